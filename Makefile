@@ -1,0 +1,74 @@
+# Everything runs from here. `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+UV_VERSION := 0.13.9
+CACHE := $(or $(AI_SANDBOX_LAB_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ai-sandbox-lab)
+UV := $(shell command -v uv 2>/dev/null || echo $(CACHE)/uv-$(UV_VERSION)/bin/uv)
+PY := .venv/bin/python
+export PYTHONPATH := operator:tests
+export PYTHONDONTWRITEBYTECODE := 1
+
+.PHONY: help setup lab demo test test-unit test-controlplane test-gateway test-e2e lint format generate lock bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 22
+
+$(UV):
+	@echo "installing uv $(UV_VERSION) into $(CACHE)"
+	@python3 -m venv $(CACHE)/uv-$(UV_VERSION)
+	@$(CACHE)/uv-$(UV_VERSION)/bin/pip install --quiet uv==$(UV_VERSION)
+
+.venv/ready: requirements-dev.lock pyproject.toml | $(UV)
+	@echo "installing the locked Python packages into .venv"
+	@$(UV) venv --quiet --allow-existing .venv
+	@$(UV) pip sync --quiet --require-hashes --python $(PY) requirements-dev.lock
+	@touch $@
+
+setup: .venv/ready ## install the locked Python packages into .venv
+
+lab: .venv/ready ## build the real control plane once (about 8 minutes on two cores; cached outside the checkout)
+	@$(PY) -m lab build
+
+demo: lab ## the whole story on a real API server, narrated; KEEP=1 leaves it running
+	@$(PY) -m lab.demo $(if $(KEEP),--keep)
+
+test: lab ## unit, gateway, controlplane and e2e tests
+	@$(PY) -m pytest tests
+
+test-unit: .venv/ready ## pure code, no server
+	@$(PY) -m pytest tests/unit
+
+test-gateway: .venv/ready ## the rendered configuration in the real Envoy
+	@$(PY) -m pytest tests/gateway
+
+test-controlplane: lab ## against a real API server, scheduler and controller manager
+	@$(PY) -m pytest tests/controlplane
+
+test-e2e: lab ## through pytest-kind: real kind where a container engine runs, the lab elsewhere
+	@$(PY) -m pytest tests/e2e
+
+lint: .venv/ready ## formatter, linter, types, layers, generated files
+	@.venv/bin/ruff format --check .
+	@.venv/bin/ruff check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+	@$(PY) scripts/generate.py --check
+
+format: .venv/ready ## apply the formatter
+	@.venv/bin/ruff format .
+	@.venv/bin/ruff check --fix .
+
+generate: .venv/ready ## CRD and API reference from the models
+	@$(PY) scripts/generate.py
+
+lock: | $(UV) ## resolve and pin all Python packages anew
+	@$(UV) pip compile -q pyproject.toml --universal --generate-hashes --no-header -o requirements.lock
+	@$(UV) pip compile -q pyproject.toml --group dev --universal --generate-hashes --no-header -o requirements-dev.lock
+
+bench: lab ## figures: latency, throughput, requests, memory, restart; writes bench-results.json
+	@$(PY) -m bench --out bench-results.json
+
+clean: ## remove what was made in the checkout
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build bench-results.json

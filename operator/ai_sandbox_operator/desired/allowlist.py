@@ -1,0 +1,76 @@
+"""Who may use a sandbox, as networks and as a revision.
+
+One reading of the allowlist for the gateway and the NetworkPolicies, so that the layers cannot
+disagree about an entry.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+
+from ai_sandbox_operator.api import v1alpha1
+
+from . import common
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def parse(cidr: str) -> Network | None:
+    """The network of an allowlist entry; None if it is not one.
+
+    Host bits are refused: whoever writes 203.0.113.4/24 may mean one host or the whole network. An
+    entry that cannot be read admits nobody and does not keep the other entries from taking effect.
+
+    An IPv4-mapped IPv6 network becomes the IPv4 network: clients that connect by IPv4 are seen with
+    an IPv4 address, and the API server refuses the mapped spelling in a NetworkPolicy.
+    """
+    try:
+        network = ipaddress.ip_network(cidr)
+    except ValueError:
+        return None
+    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= 96:
+        mapped = network.network_address.ipv4_mapped
+        if mapped is not None:
+            return ipaddress.IPv4Network((mapped, network.prefixlen - 96))
+    return network
+
+
+def collapse(cidrs: Iterable[str]) -> list[Network]:
+    """The networks in order, IPv4 first, without overlaps and with neighbours merged."""
+    networks = [network for cidr in cidrs if (network := parse(cidr)) is not None]
+    four = [network for network in networks if isinstance(network, ipaddress.IPv4Network)]
+    six = [network for network in networks if isinstance(network, ipaddress.IPv6Network)]
+    return [*ipaddress.collapse_addresses(four), *ipaddress.collapse_addresses(six)]
+
+
+def networks(access: v1alpha1.AccessSpec, target: v1alpha1.Target) -> list[Network]:
+    """Networks that may use `target`."""
+    return collapse(entry.cidr for entry in access.allowlist if target in entry.to)
+
+
+def peers(access: v1alpha1.AccessSpec, target: v1alpha1.Target) -> list[v1alpha1.InClusterPeer]:
+    """Pods of the cluster that may use `target`."""
+    return [peer for peer in access.in_cluster if target in peer.to]
+
+
+def access_revision(sandbox: v1alpha1.AISandbox) -> str:
+    """Fingerprint of who may reach the sandbox, from the spec alone.
+
+    It holds names of keys, not their values. Descriptions and the spelling of networks do not count:
+    a new revision means that somebody is admitted or turned away.
+    """
+    access = sandbox.spec.access
+    return common.fingerprint(
+        {
+            "exposure": access.exposure,
+            "networks": {target: [str(n) for n in networks(access, target)] for target in ("Chat", "API")},
+            "peers": [
+                peer.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+                | {"to": sorted(set(peer.to))}
+                for peer in access.in_cluster
+            ],
+            "keys": sorted({key.name for key in access.api_keys}),
+            "chat": sandbox.spec.chat.enabled,
+        }
+    )

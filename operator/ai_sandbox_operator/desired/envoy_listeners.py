@@ -1,0 +1,239 @@
+"""Envoy's listeners: two from outside behind the PROXY protocol, two from inside, one for status.
+
+A listener says how a connection is read, never who is admitted: that is in its route configuration,
+so that a listener stays the same for as long as the sandbox's shape does. Changing one drains its
+connections.
+Sources: Envoy docs/configuration/best_practices/edge, api/v3 http_connection_manager.proto.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ai_sandbox_operator.api import names
+
+from . import envoy_routes
+
+Json = dict[str, Any]
+
+CONFIG_PATH = "/etc/envoy"
+TYPE = "type.googleapis.com/"
+_MANAGER = TYPE + "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+_PORTS = {
+    "external_api": names.PORT_GATEWAY_API,
+    "external_chat": names.PORT_GATEWAY_CHAT,
+    "internal_api": names.PORT_GATEWAY_INTERNAL_API,
+    "internal_chat": names.PORT_GATEWAY_INTERNAL_CHAT,
+}
+
+
+def source(file: str) -> Json:
+    """A file of the configuration directory as a source of resources."""
+    return {
+        "resource_api_version": "V3",
+        "path_config_source": {
+            "path": f"{CONFIG_PATH}/{file}",
+            # The kubelet renames `..data` in the mounted directory; the file itself never moves.
+            "watched_directory": {"path": CONFIG_PATH},
+        },
+    }
+
+
+def address(host: str, port: int) -> Json:
+    """A TCP address."""
+    return {"socket_address": {"address": host, "port_value": port}}
+
+
+def listener(entry: envoy_routes.Entry, *, encrypted: bool) -> Json:
+    """The listener of chat or API."""
+    chain: Json = {
+        "filters": [
+            {
+                "name": "envoy.filters.network.http_connection_manager",
+                "typed_config": _connection_manager(entry),
+            }
+        ]
+    }
+    if encrypted:
+        chain["transport_socket"] = _tls()
+    result: Json = {
+        "@type": TYPE + "envoy.config.listener.v3.Listener",
+        "name": entry.name,
+        # IPv4, as all of a cluster's Services are: a client's IPv4 address is never seen as mapped IPv6.
+        "address": address("0.0.0.0", _PORTS[entry.name]),  # noqa: S104 - narrowed by NetworkPolicy
+        "per_connection_buffer_limit_bytes": 1048576,
+        "filter_chains": [chain],
+    }
+    if entry.external:
+        # A connection without PROXY header, like the NodeBalancer's own check, is closed in silence.
+        result["listener_filters_timeout"] = "5s"
+        result["listener_filters"] = [
+            {
+                "name": "envoy.filters.listener.proxy_protocol",
+                "typed_config": {
+                    "@type": TYPE + "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol",
+                    "disallowed_versions": ["V1"],
+                    "stat_prefix": entry.name,
+                },
+            }
+        ]
+    return result
+
+
+def _connection_manager(entry: envoy_routes.Entry) -> Json:
+    return {
+        "@type": _MANAGER,
+        "stat_prefix": entry.name,
+        # The client's address is that of the connection or of the PROXY header, never of X-Forwarded-For.
+        "use_remote_address": True,
+        "xff_num_trusted_hops": 0,
+        # No address is trusted with x-envoy-* headers, private ones included.
+        "internal_address_config": {"unix_sockets": False},
+        "normalize_path": True,
+        "merge_slashes": True,
+        "path_with_escaped_slashes_action": "REJECT_REQUEST",
+        "request_headers_timeout": "10s",
+        "stream_idle_timeout": "300s",
+        "max_request_headers_kb": 32,
+        "common_http_protocol_options": {
+            "idle_timeout": "600s",
+            "max_headers_count": 100,
+            "headers_with_underscores_action": "REJECT_REQUEST",
+        },
+        "http2_protocol_options": {
+            "max_concurrent_streams": 100,
+            "initial_stream_window_size": 65536,
+            "initial_connection_window_size": 1048576,
+        },
+        # Off unless a route turns it on.
+        "upgrade_configs": [{"upgrade_type": "websocket", "enabled": False}],
+        "rds": {"route_config_name": entry.name, "config_source": source(entry.file)},
+        "http_filters": [
+            {
+                "name": "envoy.filters.http.rbac",
+                "typed_config": {
+                    "@type": TYPE + "envoy.extensions.filters.http.rbac.v3.RBAC",
+                    # ALLOW without policies admits nobody: a route file without its own rules fails closed.
+                    "rules": {"action": "ALLOW"},
+                },
+            },
+            {
+                "name": "envoy.filters.http.router",
+                "typed_config": {"@type": TYPE + "envoy.extensions.filters.http.router.v3.Router"},
+            },
+        ],
+        "local_reply_config": {"mappers": _local_replies(entry)},
+        "access_log": [_access_log(entry)],
+    }
+
+
+def _local_replies(entry: envoy_routes.Entry) -> list[Json]:
+    """Bodies of Envoy's own answers. An answer of the engine or the chat is never touched."""
+    what = "model" if entry.target == "API" else "chat"
+    forbidden = envoy_routes.error(
+        "Your address is not on the allowlist of this sandbox.", "invalid_request_error", "ip_not_allowed"
+    )
+    unavailable = envoy_routes.error(f"The {what} is not ready.", "server_error", "not_ready")
+    return [
+        {"filter": _status_is(403), "body_format_override": forbidden},
+        {
+            "filter": _status_is(503),
+            "body_format_override": unavailable,
+            "headers_to_add": [
+                {
+                    "header": {"key": "retry-after", "value": "30"},
+                    "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+                }
+            ],
+        },
+    ]
+
+
+def _status_is(code: int) -> Json:
+    value = {"default_value": code, "runtime_key": f"unused.status_{code}"}
+    return {"status_code_filter": {"comparison": {"op": "EQ", "value": value}}}
+
+
+def _access_log(entry: envoy_routes.Entry) -> Json:
+    """One JSON line per request: who, what, with which key; never the key itself, nor a query string."""
+    return {
+        "name": "envoy.access_loggers.stdout",
+        "typed_config": {
+            "@type": TYPE + "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog",
+            "log_format": {
+                "json_format": {
+                    "time": "%START_TIME%",
+                    "listener": entry.name,
+                    "client": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
+                    "peer": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%",
+                    "method": "%REQ(:METHOD)%",
+                    "path": "%PATH(NQ)%",
+                    "route": "%ROUTE_NAME%",
+                    "status": "%RESPONSE_CODE%",
+                    "details": "%RESPONSE_CODE_DETAILS%",
+                    "duration_ms": "%DURATION%",
+                    "bytes_received": "%BYTES_RECEIVED%",
+                    "bytes_sent": "%BYTES_SENT%",
+                    "request_id": "%REQ(X-REQUEST-ID)%",
+                    "tls": "%DOWNSTREAM_TLS_VERSION%",
+                }
+            },
+        },
+    }
+
+
+def _tls() -> Json:
+    return {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": TYPE + "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+            "common_tls_context": {
+                "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
+                "alpn_protocols": ["h2", "http/1.1"],
+                "tls_certificate_sds_secret_configs": [
+                    {"name": "certificate", "sds_config": source("sds.json")}
+                ],
+            },
+        },
+    }
+
+
+def status_listener() -> Json:
+    """Readiness and statistics, nothing else of the admin interface, for kubelet and operator."""
+    routes = [
+        {"name": path, "match": {"path": path}, "route": {"cluster": "admin", "timeout": "5s"}}
+        for path in ("/ready", "/stats/prometheus")
+    ]
+    manager = {
+        "@type": _MANAGER,
+        "stat_prefix": "status",
+        "normalize_path": True,
+        "path_with_escaped_slashes_action": "REJECT_REQUEST",
+        "request_headers_timeout": "5s",
+        "route_config": {
+            "name": "status",
+            "virtual_hosts": [
+                {
+                    "name": "status",
+                    "domains": ["*"],
+                    "routes": [*routes, {"match": {"prefix": "/"}, "direct_response": {"status": 404}}],
+                }
+            ],
+        },
+        "http_filters": [
+            {
+                "name": "envoy.filters.http.router",
+                "typed_config": {"@type": TYPE + "envoy.extensions.filters.http.router.v3.Router"},
+            }
+        ],
+    }
+    return {
+        "@type": TYPE + "envoy.config.listener.v3.Listener",
+        "name": "status",
+        "address": address("0.0.0.0", names.PORT_GATEWAY_STATUS),  # noqa: S104 - narrowed by NetworkPolicy
+        # A gateway at its limit is busy, not dead.
+        "ignore_global_conn_limit": True,
+        "filter_chains": [
+            {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
+        ],
+    }

@@ -1,0 +1,86 @@
+"""Why pods are not ready, from their own status. Pure.
+
+The scheduler, the kubelet and the container each leave their reason in another place; the first of
+these that speaks is the cause, in the order in which a pod comes to life.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ai_sandbox_operator.api.conditions import Reason
+
+_PULL = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
+_CONFIG = frozenset({"CreateContainerConfigError", "CreateContainerError"})
+MESSAGE_LIMIT = 400
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """A cause and the words of the component that reported it."""
+
+    reason: Reason
+    message: str
+
+
+def diagnose(pods: Iterable[Mapping[str, Any]]) -> Finding | None:
+    """The cause that the youngest living pod shows; None without pods."""
+    living = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+    if not living:
+        return None
+    youngest = max(living, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
+    return _pod(youngest)
+
+
+def _pod(pod: Mapping[str, Any]) -> Finding:
+    status = pod.get("status") or {}
+    name = pod["metadata"]["name"]
+    for condition in status.get("conditions") or ():
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            return Finding(Reason.Unschedulable, f"pod {name}: {shorten(condition.get('message', ''))}")
+    containers = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+    for container in containers:
+        if (finding := _container(name, container)) is not None:
+            return finding
+    if status.get("phase") == "Running":
+        return Finding(Reason.NotReady, f"pod {name} runs but is not ready yet")
+    return Finding(Reason.Starting, f"pod {name} is starting")
+
+
+def _container(pod: str, status: Mapping[str, Any]) -> Finding | None:
+    name = f"container {status.get('name')} of pod {pod}"
+    waiting = (status.get("state") or {}).get("waiting") or {}
+    ended = (
+        (status.get("state") or {}).get("terminated")
+        or (status.get("lastState") or {}).get("terminated")
+        or {}
+    )
+    if waiting.get("reason") in _PULL:
+        return Finding(
+            Reason.ImagePullFailed, f"{name}: {status.get('image')}: {shorten(waiting.get('message', ''))}"
+        )
+    if waiting.get("reason") in _CONFIG:
+        return Finding(Reason.Starting, f"{name}: {shorten(waiting.get('message', ''))}")
+    if ended.get("reason") == "OOMKilled" and not status.get("ready"):
+        return Finding(
+            Reason.OutOfMemory,
+            f"{name} used more memory than its limit ({status.get('restartCount', 0)} restarts)",
+        )
+    failed = bool(ended) and not status.get("ready") and (status.get("restartCount") or ended.get("exitCode"))
+    if waiting.get("reason") == "CrashLoopBackOff" or failed:
+        detail = shorten(ended.get("message", ""))
+        code = ended.get("exitCode", "unknown")
+        return Finding(
+            Reason.CrashLoop,
+            f"{name} ended with exit code {code} after {status.get('restartCount', 0)} restarts"
+            + (f": {detail}" if detail else ""),
+        )
+    return None
+
+
+def shorten(text: str) -> str:
+    """`text` on one line, its end kept: causes stand at the end of what programs print."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= MESSAGE_LIMIT else "… " + line[-MESSAGE_LIMIT:]

@@ -1,0 +1,167 @@
+"""What the operator keeps of a watched child: a digest and the few facts that decisions read.
+
+Whole objects would cost the memory of every pod template of the cluster. Everything here is a hint
+of the watch; what would open or destroy something is read again before the act.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from ai_sandbox_operator.api import names
+
+from . import canonical
+
+Json = Any
+
+#: Secrets of these components are read by renderers; of the others only the digest is kept.
+_READABLE_SECRETS = frozenset({"access", "certificate", "chat", "engine"})
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """A child as it was last seen.
+
+    Attributes:
+        owner_uid: UID of the controlling AISandbox; empty when there is none.
+        digest: `canonical.digest`, over metadata and content.
+        metadata_digest: `canonical.metadata_digest`.
+        facts: by kind, see `_facts`.
+    """
+
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+    resource_version: str
+    sandbox: str
+    component: str
+    managed: bool
+    owner_uid: str
+    deleting: bool
+    digest: bytes
+    metadata_digest: bytes
+    facts: Mapping[str, Any]
+
+
+def observe(kind: str, body: Mapping[str, Json]) -> Seen:
+    """The record of a live object of `kind`."""
+    metadata = body["metadata"]
+    labels = metadata.get("labels") or {}
+    typed = {**body, "kind": kind}
+    return Seen(
+        kind=kind,
+        namespace=metadata.get("namespace", ""),
+        name=metadata["name"],
+        uid=metadata["uid"],
+        resource_version=metadata.get("resourceVersion", ""),
+        sandbox=labels.get(names.LABEL_SANDBOX, ""),
+        component=labels.get(names.LABEL_COMPONENT, ""),
+        managed=labels.get(names.LABEL_MANAGED_BY) == names.FIELD_MANAGER,
+        owner_uid=owner_uid(metadata),
+        deleting="deletionTimestamp" in metadata,
+        digest=canonical.digest(typed),
+        metadata_digest=canonical.metadata_digest(typed),
+        facts=_facts(kind, body),
+    )
+
+
+def owner_uid(metadata: Mapping[str, Json]) -> str:
+    """UID of the AISandbox that controls the object, or empty."""
+    for owner in metadata.get("ownerReferences") or ():
+        if owner.get("controller") and owner.get("kind") == names.KIND:
+            return str(owner["uid"])
+    return ""
+
+
+def _facts(kind: str, body: Mapping[str, Json]) -> Mapping[str, Any]:
+    extract = _EXTRACT.get(kind)
+    return extract(body) if extract else {}
+
+
+def _deployment(body: Mapping[str, Json]) -> Mapping[str, Any]:
+    spec, status = body.get("spec") or {}, body.get("status") or {}
+    metadata = body["metadata"]
+    return {
+        "generation": metadata.get("generation", 0),
+        "observed_generation": status.get("observedGeneration", 0),
+        "replicas": spec.get("replicas", 1),
+        "current": status.get("replicas", 0),
+        "updated": status.get("updatedReplicas", 0),
+        "ready": status.get("readyReplicas", 0),
+        "engine_inputs": (metadata.get("annotations") or {}).get(ANNOTATION_ENGINE_INPUTS, ""),
+        "foreign_template": foreign_template_owner(metadata),
+    }
+
+
+def _job(body: Mapping[str, Json]) -> Mapping[str, Any]:
+    conditions = {c["type"]: c for c in (body.get("status") or {}).get("conditions") or ()}
+    failed = conditions.get("Failed", {})
+    return {
+        "complete": conditions.get("Complete", {}).get("status") == "True",
+        "failed": failed.get("status") == "True",
+        "failure": failed.get("reason", ""),
+    }
+
+
+def _pvc(body: Mapping[str, Json]) -> Mapping[str, Any]:
+    requests = ((body.get("spec") or {}).get("resources") or {}).get("requests") or {}
+    return {"phase": (body.get("status") or {}).get("phase", ""), "size": requests.get("storage", "")}
+
+
+def _service(body: Mapping[str, Json]) -> Mapping[str, Any]:
+    ingress = ((body.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
+    annotations = body["metadata"].get("annotations") or {}
+    return {
+        "type": (body.get("spec") or {}).get("type", ""),
+        "address": next((i["ip"] for i in ingress if i.get("ip")), ""),
+        "hostname": next((i["hostname"] for i in ingress if i.get("hostname")), ""),
+        "firewall_id": annotations.get(names.ANNOTATION_FIREWALL_ID, ""),
+        "firewall_acl": names.ANNOTATION_FIREWALL_ACL in annotations,
+        "created": body["metadata"].get("creationTimestamp", ""),
+    }
+
+
+def _secret(body: Mapping[str, Json]) -> Mapping[str, Any]:
+    component = (body["metadata"].get("labels") or {}).get(names.LABEL_COMPONENT, "")
+    if component not in _READABLE_SECRETS:
+        return {}
+    return {"data": {k: decoded for k, v in (body.get("data") or {}).items() if (decoded := decode(v))}}
+
+
+def decode(value: str) -> str:
+    """Text of a Secret's value; empty when it is not text."""
+    try:
+        return base64.b64decode(value, validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        return ""
+
+
+def foreign_template_owner(metadata: Mapping[str, Json]) -> str:
+    """The other field manager that set something in the pod template's spec; empty if none.
+
+    Annotations of the template do not count: `kubectl rollout restart` writes one, and it is a
+    restart that somebody asked for.
+    """
+    for entry in metadata.get("managedFields") or ():
+        if entry.get("manager") == names.FIELD_MANAGER or entry.get("subresource"):
+            continue
+        template = ((entry.get("fieldsV1") or {}).get("f:spec") or {}).get("f:template") or {}
+        if "f:spec" in template:
+            return str(entry.get("manager", "unknown"))
+    return ""
+
+
+ANNOTATION_ENGINE_INPUTS = f"{names.GROUP}/engine-inputs"
+
+_EXTRACT = {
+    "Deployment": _deployment,
+    "Job": _job,
+    "PersistentVolumeClaim": _pvc,
+    "Secret": _secret,
+    "Service": _service,
+}

@@ -1,0 +1,165 @@
+"""The end of a sandbox: retract, release, let go.
+
+The external Service goes first, so that the cloud controller manager takes the NodeBalancer away while
+its firewall still stands; the GPU is freed at once, whatever Linode's API does; the finalizer goes last
+and only after a live read has shown that nothing is left (I2, I7).
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from ai_sandbox_operator.api import kinds, names, v1alpha1
+from ai_sandbox_operator.api.conditions import ConditionType, Reason, Verdict
+from ai_sandbox_operator.kube import client as kube_client
+from ai_sandbox_operator.kube import errors
+from ai_sandbox_operator.observed import seen
+
+from . import tell
+
+log = logging.getLogger(__name__)
+
+
+class Deletion:
+    """Finalizer and retraction."""
+
+    def __init__(self, client: kube_client.KubeClient, *, cluster_id: str) -> None:
+        self._client = client
+        self._cluster_id = cluster_id
+
+    async def hold(self, sandbox: v1alpha1.AISandbox, body: Mapping[str, Any]) -> None:
+        """Put the finalizer on.
+
+        Raises:
+            errors.KubeError: it is not on; nothing may be created at Linode.
+        """
+        value: Any = names.FINALIZER if sandbox.metadata.finalizers else [names.FINALIZER]
+        path = "/metadata/finalizers/-" if sandbox.metadata.finalizers else "/metadata/finalizers"
+        await self._client.json_patch(
+            kinds.SANDBOX,
+            *sandbox.key,
+            [
+                {"op": "test", "path": "/metadata/uid", "value": sandbox.metadata.uid},
+                {
+                    "op": "test",
+                    "path": "/metadata/resourceVersion",
+                    "value": body["metadata"]["resourceVersion"],
+                },
+                {"op": "add", "path": path, "value": value},
+            ],
+        )
+
+    async def let_go(self, sandbox: v1alpha1.AISandbox) -> None:
+        """Take the finalizer off; absence of the object or of the finalizer is success."""
+        try:
+            live = await self._client.get(kinds.SANDBOX, *sandbox.key)
+        except errors.NotFound:
+            return
+        held = live["metadata"].get("finalizers") or []
+        if live["metadata"]["uid"] != sandbox.metadata.uid or names.FINALIZER not in held:
+            return
+        index = held.index(names.FINALIZER)
+        path = f"/metadata/finalizers/{index}"
+        try:
+            await self._client.json_patch(
+                kinds.SANDBOX,
+                *sandbox.key,
+                [{"op": "test", "path": path, "value": names.FINALIZER}, {"op": "remove", "path": path}],
+            )
+        except errors.NotFound:
+            return
+
+    async def retract(
+        self, sandbox: v1alpha1.AISandbox, children: Mapping[tuple[str, str], seen.Seen]
+    ) -> str:
+        """Delete the external Service and everything that runs; what is still there, in words, or empty.
+
+        NetworkPolicies and Secrets stay until the owner is gone: nothing may run without its policies.
+        """
+        uid = sandbox.metadata.uid
+        mine = [r for r in children.values() if r.owner_uid == uid and not r.deleting]
+        services = [r for r in mine if r.kind == "Service" and r.facts["type"] == "LoadBalancer"]
+        for service in services:
+            if service.facts["firewall_acl"]:
+                # With this annotation the cloud controller manager would delete the firewall first.
+                await self._client.merge_patch(
+                    kinds.SERVICE,
+                    service.namespace,
+                    service.name,
+                    {"metadata": {"annotations": {names.ANNOTATION_FIREWALL_ACL: None}}},
+                )
+            await self._client.delete(kinds.SERVICE, service.namespace, service.name, uid=service.uid)
+        for record in mine:
+            if record.kind in ("Deployment", "Job"):
+                await self._client.delete(
+                    kinds.BY_NAME[record.kind], record.namespace, record.name, uid=record.uid
+                )
+        return "" if await self._gone(sandbox) else f"Service {sandbox.metadata.name} is being removed"
+
+    def service_gone(self, sandbox: v1alpha1.AISandbox) -> Callable[[], Awaitable[bool]]:
+        """A check, by live read, that no Service keeps the NodeBalancer."""
+
+        async def gone() -> bool:
+            return await self._gone(sandbox)
+
+        return gone
+
+    def abandoned(self, sandbox: v1alpha1.AISandbox) -> bool:
+        """Whether a person chose to leave the Linode objects behind."""
+        return sandbox.metadata.annotations.get(names.ANNOTATION_ABANDON) == "true"
+
+    async def _gone(self, sandbox: v1alpha1.AISandbox) -> bool:
+        try:
+            live = await self._client.get(kinds.SERVICE, *sandbox.key)
+        except errors.NotFound:
+            return True
+        # A foreign Service that took the name keeps nothing of ours.
+        return seen.owner_uid(live["metadata"]) != sandbox.metadata.uid
+
+
+def status_of(
+    sandbox: v1alpha1.AISandbox, *, waiting_for: str, problem: str, now: datetime.datetime
+) -> dict[str, Any]:
+    """Status of a sandbox that is being deleted: what it waits for, what blocks, and how to abandon."""
+    held = sandbox.status.linode or v1alpha1.LinodeStatus()
+    left = ", ".join(
+        text
+        for text, ident in (
+            (f"NodeBalancer {held.node_balancer_id}", held.node_balancer_id),
+            (f"Cloud Firewall {held.firewall_id}", held.firewall_id),
+        )
+        if ident is not None
+    )
+    if problem:
+        reason = Reason.DeletionBlocked
+        message = (
+            f"deletion waits: {problem.rstrip('.')}. To end it now and leave {left or 'the Linode objects'} "
+            f"behind: "
+            f"kubectl annotate {names.PLURAL}.{names.GROUP} {sandbox.metadata.name} "
+            f"-n {sandbox.metadata.namespace} {names.ANNOTATION_ABANDON}=true"
+        )
+    else:
+        reason, message = Reason.Deleting, waiting_for
+    kept = [
+        Verdict(type=ConditionType(c.type), status=c.status, reason=Reason[c.reason], message=c.message)
+        for c in sandbox.status.conditions
+        if c.type in set(ConditionType) - {ConditionType.READY, ConditionType.RECONCILING}
+        and c.reason in Reason.__members__
+    ]
+    verdicts = [
+        Verdict(type=ConditionType.READY, status="False", reason=reason, message=message),
+        Verdict(type=ConditionType.RECONCILING, status="True", reason=reason, message=message),
+        *kept,
+    ]
+    linode = {"firewallID": held.firewall_id, "nodeBalancerID": held.node_balancer_id}
+    return tell.build_status(
+        sandbox,
+        verdicts,
+        now=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        endpoints={},
+        linode={k: v for k, v in linode.items() if v is not None},
+        applied={},
+    )

@@ -1,0 +1,165 @@
+"""Carries a plan out: closed first, one stage after the other, within a stage all at once.
+
+A failed policy holds back every pod and the exposure; any other failure holds back the exposure
+alone. Errors are gathered, not raised, so that one refused object does not keep the rest from
+narrowing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ai_sandbox_operator.api import kinds
+from ai_sandbox_operator.desired import facts as desired_facts
+from ai_sandbox_operator.kube import client as kube_client
+from ai_sandbox_operator.kube import errors
+from ai_sandbox_operator.observed import canonical, seen
+
+from . import plan as planning
+
+log = logging.getLogger(__name__)
+
+Stage = desired_facts.Stage
+#: Takes in the answer to a write, so that the next pass knows it before the watch tells.
+WriteBack = Callable[[kinds.Kind, Mapping[str, Any]], seen.Seen]
+
+
+@dataclasses.dataclass(kw_only=True)
+class Outcome:
+    """What a plan led to.
+
+    Attributes:
+        taken: objects whose names belong to somebody else.
+        failures: errors by object, worth another pass.
+        held_back: stages that were not carried out, because an earlier one failed.
+        accepted: additions to `planning.Context.accepted`.
+        writes: number of writes that the API server took.
+    """
+
+    taken: list[str] = dataclasses.field(default_factory=list)
+    failures: list[tuple[str, errors.KubeError]] = dataclasses.field(default_factory=list)
+    held_back: list[Stage] = dataclasses.field(default_factory=list)
+    accepted: dict[tuple[str, str], tuple[bytes, bytes]] = dataclasses.field(default_factory=dict)
+    writes: int = 0
+
+    @property
+    def clean(self) -> bool:
+        return not (self.taken or self.failures or self.held_back)
+
+    def extend(self, other: Outcome) -> None:
+        """Add what a further plan of the same pass led to."""
+        self.taken += other.taken
+        self.failures += other.failures
+        self.held_back += other.held_back
+        self.accepted.update(other.accepted)
+        self.writes += other.writes
+
+
+class Executor:
+    """Writes to the API server for one sandbox at a time."""
+
+    def __init__(self, client: kube_client.KubeClient, write_back: WriteBack) -> None:
+        self._client = client
+        self._write_back = write_back
+
+    async def execute(self, plan: planning.Plan, *, namespace: str, uid: str) -> Outcome:
+        """Carry out `plan`; never raises for what the API server refuses."""
+        outcome = Outcome()
+        await self._together(plan.retract, outcome, namespace, uid)
+        policy_failed = False
+        for stage in Stage:
+            steps = [step for step in plan.steps if step.stage is stage]
+            if not steps:
+                continue
+            if (policy_failed and stage >= Stage.WORKLOAD) or (stage is Stage.EXPOSURE and not outcome.clean):
+                outcome.held_back.append(stage)
+                continue
+            before = len(outcome.failures) + len(outcome.taken)
+            await self._together(steps, outcome, namespace, uid)
+            if stage is Stage.POLICY and len(outcome.failures) + len(outcome.taken) > before:
+                policy_failed = True
+        if not policy_failed:
+            for stage in reversed(Stage):
+                leftovers = [step for step in plan.prune if step.stage is stage]
+                await self._together(leftovers, outcome, namespace, uid)
+        return outcome
+
+    async def _together(
+        self, steps: Sequence[planning.Step], outcome: Outcome, namespace: str, uid: str
+    ) -> None:
+        await asyncio.gather(*(self._one(step, outcome, namespace, uid) for step in steps))
+
+    async def _one(self, step: planning.Step, outcome: Outcome, namespace: str, uid: str) -> None:
+        label = _label(step)
+        try:
+            match step:
+                case planning.Create(child=child):
+                    await self._create(child, outcome, namespace, uid)
+                case planning.Apply(child=child, manifest=manifest, whole=whole):
+                    await self._apply(child, dict(manifest), outcome, whole=whole)
+                case planning.Merge(child=child, patch=patch):
+                    kind = planning.kind_of(child.manifest)
+                    answer = await self._client.merge_patch(kind, namespace, child.name, dict(patch))
+                    self._write_back(kind, answer)
+                case planning.Delete(record=record):
+                    await self._client.delete(
+                        kinds.BY_NAME[record.kind], record.namespace, record.name, uid=record.uid
+                    )
+            outcome.writes += 1
+        except errors.KubeError as error:
+            outcome.failures.append((label, error))
+
+    async def _create(self, child: desired_facts.Child, outcome: Outcome, namespace: str, uid: str) -> None:
+        kind = planning.kind_of(child.manifest)
+        try:
+            answer = await self._client.create(kind, child.manifest)
+        except errors.AlreadyExists:
+            # Either the watch is behind our own earlier write, or the name is somebody else's.
+            live = await self._client.get(kind, namespace, child.name)
+            record = seen.observe(kind.kind, live)
+            if record.managed and record.owner_uid in ("", uid):
+                self._write_back(kind, live)
+                raise errors.Conflict(f"{kind.kind} {child.name} exists already", status=409) from None
+            outcome.taken.append(f"{kind.kind} {child.name}")
+            raise errors.Conflict(
+                f"{kind.kind} {child.name} exists and is not this sandbox's", status=409
+            ) from None
+        self._accept(child, answer, outcome)
+
+    async def _apply(
+        self, child: desired_facts.Child, manifest: dict[str, Any], outcome: Outcome, *, whole: bool
+    ) -> None:
+        kind = planning.kind_of(manifest)
+        answer = await self._client.apply(kind, manifest)
+        if whole:
+            operations = canonical.excess(canonical.canonical(child.manifest), canonical.canonical(answer))
+            operations = [o for o in operations if not o["path"].startswith("/metadata/ownerReferences")]
+            if operations:
+                version = answer["metadata"]["resourceVersion"]
+                test = {"op": "test", "path": "/metadata/resourceVersion", "value": version}
+                answer = await self._client.json_patch(
+                    kind, manifest["metadata"]["namespace"], manifest["metadata"]["name"], [test, *operations]
+                )
+                outcome.writes += 1
+        self._accept(child, answer, outcome)
+
+    def _accept(self, child: desired_facts.Child, answer: Mapping[str, Any], outcome: Outcome) -> None:
+        kind = planning.kind_of(child.manifest)
+        record = self._write_back(kind, answer)
+        wanted = canonical.digest(child.manifest)
+        if record.digest != wanted:
+            log.info(
+                "the API server stores an object differently from how it was written",
+                extra={"kind": kind.kind, "object": child.name},
+            )
+            outcome.accepted[child.kind, child.name] = (wanted, record.digest)
+
+
+def _label(step: planning.Step) -> str:
+    if isinstance(step, planning.Delete):
+        return f"{step.record.kind} {step.record.name}"
+    return f"{step.child.kind} {step.child.name}"

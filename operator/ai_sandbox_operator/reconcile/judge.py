@@ -1,0 +1,285 @@
+"""From what was observed to conditions. Pure.
+
+A condition is True only because the thing was observed for the current generation (I8); what is not
+known is Unknown or False, never True.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from ai_sandbox_operator.api import names, v1alpha1
+from ai_sandbox_operator.api.conditions import ConditionType, Reason, Status, Verdict
+from ai_sandbox_operator.desired.facts import Stage
+from ai_sandbox_operator.observed import diagnosis, seen
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Problem:
+    """Something in the way that a person may have to remove."""
+
+    reason: Reason
+    message: str
+    stalled: bool = False
+    """No retry can help until somebody acts."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LinodeView:
+    """What is known of the sandbox's Linode objects.
+
+    Attributes:
+        current: the firewall was observed with exactly the rules of the current allowlist.
+        attached: the NodeBalancer was observed with that firewall attached.
+        problem: why not, if not.
+    """
+
+    firewall_id: int | None = None
+    firewall_version: int | None = None
+    nodebalancer_id: int | None = None
+    current: bool = False
+    attached: bool = False
+    problem: Problem | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Situation:
+    """Everything that conditions are judged from.
+
+    Attributes:
+        pending: stages of which an object is not as wanted, as observed.
+        problems: what is wrong with the spec, its Secrets or the writes.
+        findings: causes by component, for components that are not ready.
+    """
+
+    sandbox: v1alpha1.AISandbox
+    children: Mapping[tuple[str, str], seen.Seen]
+    engine_inputs: str
+    fetch_job: str
+    pending: frozenset[Stage] = frozenset()
+    access_pending: bool = False
+    problems: tuple[Problem, ...] = ()
+    notices: tuple[str, ...] = ()
+    linode: LinodeView = LinodeView()
+    findings: Mapping[str, diagnosis.Finding] = dataclasses.field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.sandbox.metadata.name
+
+    @property
+    def public(self) -> bool:
+        return self.sandbox.spec.access.exposure == "NodeBalancer"
+
+    @property
+    def suspended(self) -> bool:
+        return self.sandbox.spec.lifecycle.state == "Suspended"
+
+
+def judge(situation: Situation) -> tuple[Verdict, ...]:
+    """All conditions, in stored order."""
+    parts = (
+        _spec_valid(situation),
+        _network_protected(situation),
+        _model_cached(situation),
+        _engine_ready(situation),
+        _chat_ready(situation),
+        _exposed(situation),
+    )
+    return (*_summary(situation, parts), *parts)
+
+
+def _verdict(type_: ConditionType, status: Status, reason: Reason, message: str = "") -> Verdict:
+    doc = reason.doc
+    text = message or doc.meaning
+    if status != "True" and doc.remedy not in ("Nothing to do.", "Wait."):
+        text = f"{text.rstrip('.')}. {doc.remedy}"
+    return Verdict(type=type_, status=status, reason=reason, message=text)
+
+
+def _summary(situation: Situation, parts: tuple[Verdict, ...]) -> tuple[Verdict, ...]:
+    ready, reconciling, stalled = ConditionType.READY, ConditionType.RECONCILING, ConditionType.STALLED
+    open_parts = [p for p in parts if p.status != "True"]
+    blocking = [p for p in situation.problems if p.stalled]
+    if blocking:
+        first = blocking[0]
+        return (
+            _verdict(ready, "False", first.reason, first.message),
+            _verdict(reconciling, "False", first.reason, first.message),
+            _verdict(stalled, "True", first.reason, first.message),
+        )
+    not_stalled = _verdict(stalled, "False", Reason.NotStalled)
+    if situation.suspended:
+        essential = [p for p in open_parts if p.type in _SUSPENDED_ESSENTIALS]
+        settled = not essential and not situation.pending
+        return (
+            _verdict(ready, "False", Reason.Suspended),
+            _verdict(reconciling, "False", Reason.Settled)
+            if settled
+            else _verdict(reconciling, "True", Reason.Progressing, essential[0].message if essential else ""),
+            not_stalled,
+        )
+    if not open_parts and not situation.pending:
+        message = "; ".join(situation.notices)
+        return (
+            _verdict(ready, "True", Reason.AllReady, message),
+            _verdict(reconciling, "False", Reason.Settled),
+            not_stalled,
+        )
+    cause = open_parts[0] if open_parts else None
+    reason, message = (cause.reason, cause.message) if cause else (Reason.Progressing, "")
+    return (
+        Verdict(type=ready, status="False", reason=reason, message=message or reason.doc.meaning),
+        _verdict(reconciling, "True", Reason.Progressing, f"waiting for {cause.type}" if cause else ""),
+        not_stalled,
+    )
+
+
+_SUSPENDED_ESSENTIALS = frozenset(
+    {ConditionType.SPEC_VALID, ConditionType.NETWORK_PROTECTED, ConditionType.EXPOSED}
+)
+
+
+def _spec_valid(situation: Situation) -> Verdict:
+    if situation.problems:
+        first = situation.problems[0]
+        others = len(situation.problems) - 1
+        message = first.message + (f" (and {others} more)" if others else "")
+        return _verdict(ConditionType.SPEC_VALID, "False", first.reason, message)
+    if situation.notices:
+        return _verdict(
+            ConditionType.SPEC_VALID, "True", Reason.NotSupportedYet, "; ".join(situation.notices)
+        )
+    return _verdict(ConditionType.SPEC_VALID, "True", Reason.Valid)
+
+
+def _network_protected(situation: Situation) -> Verdict:
+    type_ = ConditionType.NETWORK_PROTECTED
+    linode = situation.linode
+    if Stage.POLICY in situation.pending or situation.access_pending:
+        return _verdict(type_, "False", Reason.ProtectionPending)
+    if not situation.public:
+        return _verdict(
+            type_,
+            "True",
+            Reason.Protected,
+            "NetworkPolicies and gateway hold the allowlist; nothing is public.",
+        )
+    if linode.problem is not None:
+        return _verdict(type_, "False", linode.problem.reason, linode.problem.message)
+    if not linode.current:
+        return _verdict(
+            type_, "False", Reason.ProtectionPending, "the Cloud Firewall is being brought up to date"
+        )
+    service = situation.children.get(("Service", situation.name))
+    if service is None or not service.facts["address"]:
+        return _verdict(
+            type_,
+            "True",
+            Reason.Protected,
+            f"Cloud Firewall {linode.firewall_id} holds the allowlist and waits for the NodeBalancer.",
+        )
+    if not linode.attached:
+        return _verdict(type_, "False", Reason.NotAttached)
+    count = len(situation.sandbox.spec.access.allowlist)
+    return _verdict(
+        type_,
+        "True",
+        Reason.Protected,
+        f"Cloud Firewall {linode.firewall_id} on NodeBalancer {linode.nodebalancer_id}, NetworkPolicies and "
+        f"gateway admit {count} network{'' if count == 1 else 's'}" + (" (nobody)." if count == 0 else "."),
+    )
+
+
+def _model_cached(situation: Situation) -> Verdict:
+    type_ = ConditionType.MODEL_CACHED
+    job = situation.children.get(("Job", situation.fetch_job))
+    if job is not None and job.facts["complete"]:
+        return _verdict(type_, "True", Reason.Cached)
+    finding = situation.findings.get("fetch")
+    if job is not None and job.facts["failed"]:
+        return _verdict(type_, "False", Reason.FetchFailed, finding.message if finding else "")
+    if finding is not None and finding.reason not in (Reason.Starting, Reason.NotReady):
+        return _verdict(type_, "False", finding.reason, finding.message)
+    volume = situation.children.get(("PersistentVolumeClaim", f"{situation.name}-model"))
+    if volume is None or volume.facts["phase"] != "Bound":
+        return _verdict(
+            type_, "False", Reason.VolumePending, f"volume {situation.name}-model is not bound yet"
+        )
+    return _verdict(type_, "False", Reason.Fetching)
+
+
+def _engine_ready(situation: Situation) -> Verdict:
+    type_ = ConditionType.ENGINE_READY
+    if situation.suspended:
+        return _verdict(type_, "False", Reason.Suspended)
+    engine = situation.children.get(("Deployment", f"{situation.name}-engine"))
+    if engine is not None and engine.facts["engine_inputs"] == situation.engine_inputs and rolled_out(engine):
+        return _verdict(type_, "True", Reason.EngineServing)
+    if engine is None or not engine.facts["replicas"]:
+        return _verdict(type_, "False", Reason.WaitingForModel)
+    return _pods(type_, situation.findings.get("engine"))
+
+
+def _chat_ready(situation: Situation) -> Verdict:
+    type_ = ConditionType.CHAT_READY
+    gateway = situation.children.get(("Deployment", f"{situation.name}-gateway"))
+    if gateway is None or not rolled_out(gateway):
+        return _pods(type_, situation.findings.get("gateway"), "the gateway's pods are starting")
+    if not situation.sandbox.spec.chat.enabled:
+        return _verdict(type_, "True", Reason.ChatDisabled)
+    chat = situation.children.get(("Deployment", f"{situation.name}-chat"))
+    if chat is not None and rolled_out(chat):
+        return _verdict(type_, "True", Reason.ChatServing)
+    return _pods(type_, situation.findings.get("chat"))
+
+
+def _exposed(situation: Situation) -> Verdict:
+    type_ = ConditionType.EXPOSED
+    if not situation.public:
+        # "Nothing public" is what this spec asks for: True, so that all-True means done.
+        return _verdict(type_, "True", Reason.NotExposed)
+    service = situation.children.get(("Service", situation.name))
+    if service is None:
+        return _verdict(type_, "False", Reason.ExposureHeldBack)
+    address = service.facts["address"] or service.facts["hostname"]
+    if not address:
+        return _verdict(type_, "False", Reason.AddressPending)
+    return _verdict(type_, "True", Reason.AddressAssigned, f"The NodeBalancer's address is {address}.")
+
+
+def _pods(type_: ConditionType, finding: diagnosis.Finding | None, fallback: str = "") -> Verdict:
+    if finding is None:
+        return _verdict(type_, "False", Reason.Starting, fallback)
+    return _verdict(type_, "False", finding.reason, finding.message)
+
+
+def rolled_out(deployment: seen.Seen) -> bool:
+    """Whether the current template runs with all its replicas ready, and nothing of an older one."""
+    facts = deployment.facts
+    return bool(
+        facts["replicas"] > 0
+        and facts["observed_generation"] >= facts["generation"]
+        and facts["updated"] == facts["ready"] == facts["current"] == facts["replicas"]
+    )
+
+
+def endpoints(situation: Situation) -> dict[str, str]:
+    """URLs of the sandbox, for status; empty until there is something to reach."""
+    access = situation.sandbox.spec.access
+    scheme = "http" if access.tls.mode == "Disabled" else "https"
+    if situation.public:
+        service = situation.children.get(("Service", situation.name))
+        address = (service.facts["address"] or service.facts["hostname"]) if service else ""
+        host = access.hostnames[0] if access.hostnames and address else address
+    else:
+        host = f"{situation.name}-internal.{situation.sandbox.metadata.namespace}.svc"
+    if not host:
+        return {}
+    urls = {"api": f"{scheme}://{host}:{names.PORT_API}/v1"}
+    if situation.sandbox.spec.chat.enabled:
+        urls["chat"] = f"{scheme}://{host}:{names.PORT_CHAT}"
+    if access.tls.mode == "SelfSigned":
+        urls["caSecretName"] = f"{situation.name}-tls"
+    return urls

@@ -1,0 +1,260 @@
+"""From wanted and observed children to an ordered list of writes. Pure.
+
+Order is safety: what is no longer wanted outside goes first, then policies, then everything that
+stands behind them, the exposure last, and what is left over is removed in reverse. A step that fails
+holds back only what depends on it (see execute.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import decimal
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias
+
+from ai_sandbox_operator.api import kinds, names
+from ai_sandbox_operator.desired import facts as desired_facts
+from ai_sandbox_operator.observed import canonical, seen
+
+Stage = desired_facts.Stage
+Child = desired_facts.Child
+Observed = Mapping[tuple[str, str], seen.Seen]
+
+ENGINE = "engine"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Create:
+    """POST the object; a name that is taken is never overwritten."""
+
+    stage: Stage
+    child: Child
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Apply:
+    """Server-side apply, then removal of what somebody else added."""
+
+    stage: Stage
+    child: Child
+    manifest: Mapping[str, Any]
+    """What is sent: the child's manifest, or its metadata alone where the content is not ours to restore."""
+    whole: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Merge:
+    """A merge patch of one field, where the rest of the object must not be touched."""
+
+    stage: Stage
+    child: Child
+    patch: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Delete:
+    """Delete exactly this object, by UID."""
+
+    stage: Stage
+    record: seen.Seen
+
+
+Step: TypeAlias = Create | Apply | Merge | Delete
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Writes in order.
+
+    Attributes:
+        retract: deletions of what is no longer wanted outside; they come before everything else.
+        steps: writes by stage.
+        prune: deletions of leftovers, pods before the policies that guard them.
+        waiting: names of objects whose predecessors must vanish first.
+    """
+
+    retract: tuple[Delete, ...] = ()
+    steps: tuple[Step, ...] = ()
+    prune: tuple[Delete, ...] = ()
+    waiting: tuple[str, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        return not (self.retract or self.steps or self.prune)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Context:
+    """What the plan needs besides the objects.
+
+    Attributes:
+        accepted: by (kind, name) the pair (wanted digest, live digest) that a repair could not bring
+            closer: defaults of an API server newer than the table in canonical.py.
+        hold: components whose objects are neither created nor changed in this pass.
+        expose: whether the external Service may be written: its firewall is proven for this spec.
+        exposed: whether the spec wants the external Service; it is deleted only if not.
+        model_cached: whether the model that the engine would load is complete.
+        running: whether the sandbox is meant to run rather than be suspended.
+    """
+
+    uid: str
+    accepted: Mapping[tuple[str, str], tuple[bytes, bytes]] = dataclasses.field(default_factory=dict)
+    hold: frozenset[str] = frozenset()
+    expose: bool = False
+    exposed: bool = False
+    model_cached: bool = False
+    running: bool = True
+
+
+def plan(desired: Iterable[Child], observed: Observed, context: Context) -> Plan:
+    """The writes that bring `observed` to `desired`."""
+    wanted = {(child.kind, child.name): child for child in desired}
+    steps: list[Step] = []
+    waiting: list[str] = []
+    for key, child in sorted(wanted.items(), key=lambda item: (item[1].stage, item[0])):
+        record = observed.get(key)
+        if component(child) in context.hold or (child.stage is Stage.EXPOSURE and not context.expose):
+            continue
+        if record is None:
+            steps.append(Create(stage=child.stage, child=child))
+        elif record.deleting or record.owner_uid not in ("", context.uid):
+            waiting.append(f"{child.kind} {child.name}")
+        elif (step := _change(child, record, context)) is not None:
+            steps.append(step)
+    leftovers = [
+        record for key, record in observed.items() if key not in wanted and _removable(record, context.uid)
+    ]
+    external = [r for r in leftovers if _is_external(r)]
+    others = [r for r in leftovers if not _is_external(r)]
+    return Plan(
+        retract=tuple(Delete(stage=Stage.EXPOSURE, record=r) for r in external if not context.exposed),
+        steps=tuple(steps),
+        prune=tuple(
+            Delete(stage=stage, record=record)
+            for stage, record in sorted(
+                ((_stage(record), record) for record in others), key=lambda p: (-p[0], p[1].kind, p[1].name)
+            )
+        ),
+        waiting=tuple(waiting),
+    )
+
+
+def component(child: Child) -> str:
+    """Component label of a child."""
+    return str(child.manifest["metadata"]["labels"][names.LABEL_COMPONENT])
+
+
+def _change(child: Child, record: seen.Seen, context: Context) -> Step | None:
+    manifest = child.manifest
+    if child.create_only or child.kind in {"Job", "PersistentVolumeClaim"}:
+        if (size := _growth(manifest, record)) is not None:
+            return Merge(
+                stage=child.stage, child=child, patch={"spec": {"resources": {"requests": {"storage": size}}}}
+            )
+        if canonical.metadata_digest(manifest) != record.metadata_digest:
+            return Apply(stage=child.stage, child=child, manifest=_metadata_only(manifest), whole=False)
+        return None
+    if child.kind == "Deployment" and component(child) == ENGINE:
+        return _change_engine(child, record, context)
+    wanted = canonical.digest(manifest)
+    if record.digest == wanted or context.accepted.get((child.kind, child.name)) == (wanted, record.digest):
+        return None
+    return Apply(stage=child.stage, child=child, manifest=manifest, whole=True)
+
+
+def _change_engine(child: Child, record: seen.Seen, context: Context) -> Step | None:
+    """The engine's template changes only with the engine's own spec (I5).
+
+    Comparing digests would restart the GPU pod with every release whose defaults differ, so the
+    inputs are compared instead, and drift is judged by who owns fields of the template.
+    """
+    inputs = child.manifest["metadata"]["annotations"][seen.ANNOTATION_ENGINE_INPUTS]
+    same_inputs = record.facts["engine_inputs"] == inputs
+    replicas = child.manifest["spec"]["replicas"]
+    if context.running and not same_inputs and not context.model_cached and record.facts["replicas"]:
+        return None  # the old engine serves until the new model is complete
+    if not same_inputs or record.facts["foreign_template"]:
+        return Apply(stage=child.stage, child=child, manifest=child.manifest, whole=True)
+    if record.facts["replicas"] != replicas:
+        return Merge(stage=child.stage, child=child, patch={"spec": {"replicas": replicas}})
+    if canonical.metadata_digest(child.manifest) != record.metadata_digest:
+        return Merge(
+            stage=child.stage,
+            child=child,
+            patch={
+                "metadata": {
+                    field: child.manifest["metadata"][field]
+                    for field in ("labels", "annotations", "ownerReferences")
+                    if field in child.manifest["metadata"]
+                }
+            },
+        )
+    return None
+
+
+def _growth(manifest: Mapping[str, Any], record: seen.Seen) -> str | None:
+    """The wanted size of a volume that is smaller; volumes never shrink."""
+    if manifest["kind"] != "PersistentVolumeClaim":
+        return None
+    size = str(manifest["spec"]["resources"]["requests"]["storage"])
+    live = str(record.facts.get("size") or size)
+    return size if quantity(size) > quantity(live) else None
+
+
+def _metadata_only(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {field: manifest[field] for field in ("apiVersion", "kind", "metadata")}
+
+
+_PROTECTED_COMPONENTS = frozenset({"certificate"})
+
+
+def _removable(record: seen.Seen, uid: str) -> bool:
+    """Volumes and certificates are not rendered away; what is not owned by UID is not ours to delete."""
+    return (
+        record.owner_uid == uid
+        and not record.deleting
+        and record.kind != "PersistentVolumeClaim"
+        and record.component not in _PROTECTED_COMPONENTS
+    )
+
+
+def _is_external(record: seen.Seen) -> bool:
+    return record.kind == "Service" and record.facts["type"] == "LoadBalancer"
+
+
+def _stage(record: seen.Seen) -> Stage:
+    match record.kind:
+        case "Deployment" | "Job" | "PodDisruptionBudget":
+            return Stage.WORKLOAD
+        case "Service":
+            return Stage.SERVICE
+        case "Secret":
+            return Stage.SECRET
+        case _:
+            return Stage.POLICY
+
+
+_SUFFIXES = {
+    "": 1,
+    "m": decimal.Decimal("0.001"),
+    **{s: 1000**i for i, s in enumerate("kMGTPE", 1)},
+    **{f"{s}i": 1024**i for i, s in enumerate("KMGTPE", 1)},
+}
+
+
+def quantity(text: str) -> decimal.Decimal:
+    """A Kubernetes quantity as a number.
+
+    Raises:
+        ValueError: not a quantity.
+    """
+    match = re.fullmatch(r"([0-9.]+)(m|[kMGTPE]|[KMGTPE]i)?", text)
+    if match is None:
+        raise ValueError(f"not a quantity: {text!r}")
+    return decimal.Decimal(match[1]) * decimal.Decimal(_SUFFIXES[match[2] or ""])
+
+
+def kind_of(manifest: Mapping[str, Any]) -> kinds.Kind:
+    """The kind of a rendered object."""
+    return kinds.BY_NAME[str(manifest["kind"])]

@@ -1,0 +1,252 @@
+"""The process: what starts, in which order it stops, and what ends it.
+
+Any task that dies ends the process with a non-zero code: half an operator is worse than none, since
+its status would go on looking healthy. Writing stops first, then the lease is released, kopf is last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import pathlib
+import signal
+import socket
+import sys
+import time
+import uuid
+from collections.abc import Callable
+
+from kubernetes.aio import config as aio_config
+
+from ai_sandbox_operator.api import kinds
+from ai_sandbox_operator.kube import client as kube_client
+from ai_sandbox_operator.kube import errors, events, lease
+from ai_sandbox_operator.linode import release
+from ai_sandbox_operator.linode import client as linode_client
+from ai_sandbox_operator.linode import errors as linode_errors
+from ai_sandbox_operator.linode import token as linode_token
+from ai_sandbox_operator.reconcile import keeper, reconciler
+
+from . import health, logs, metrics, queue, resync, store, watch
+from .settings import Settings
+
+log = logging.getLogger(__name__)
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_DEAF = 70
+
+
+def run(settings: Settings) -> int:
+    """Run the operator until SIGTERM or SIGINT; returns the exit code."""
+    logs.configure(style=settings.log_format, level=settings.log_level)
+    try:
+        asyncio.run(_main(settings))
+    except aio_config.ConfigException as error:
+        print(f"ai-sandbox-operator: no usable cluster: {error}. Give --kubeconfig.", file=sys.stderr)  # noqa: T201
+        return EXIT_USAGE
+    except BaseExceptionGroup as group:
+        for leaf in _leaves(group):
+            log.error("ended by an error", extra={"error": f"{type(leaf).__name__}: {leaf}"})
+        deaf, _ = group.split(resync.Deaf)
+        return EXIT_DEAF if deaf else EXIT_FAILED
+    return 0
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    return [
+        leaf
+        for error in group.exceptions
+        for leaf in (_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
+    ]
+
+
+def orphans(settings: Settings) -> int:
+    """Print Linode objects of sandboxes that are gone; returns the exit code."""
+    logs.configure(style="text", level="warning")
+    try:
+        return asyncio.run(_orphans(settings))
+    except (aio_config.ConfigException, errors.KubeError, linode_errors.LinodeError) as error:
+        print(f"ai-sandbox-operator: {error}", file=sys.stderr)  # noqa: T201
+        return EXIT_FAILED
+
+
+async def _main(settings: Settings) -> None:
+    configuration = await kube_client.load_configuration(settings.kubeconfig, context=settings.context)
+    client = kube_client.KubeClient(configuration, observer=_count_kubernetes)
+    lease_client = kube_client.KubeClient(configuration, concurrency=2, timeout=lease.DEADLINE)
+    linode = linode_client.LinodeClient(
+        settings.linode_url, token_provider=_token(settings.linode_token_file), observer=_count_linode
+    )
+    stop = asyncio.Event()
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(client.close)
+        stack.push_async_callback(lease_client.close)
+        stack.push_async_callback(linode.close)
+        await _serve(settings, client, lease_client, linode, stop)
+
+
+async def _serve(
+    settings: Settings,
+    client: kube_client.KubeClient,
+    lease_client: kube_client.KubeClient,
+    linode: linode_client.LinodeClient,
+    stop: asyncio.Event,
+) -> None:
+    configuration = await kube_client.load_configuration(settings.kubeconfig, context=settings.context)
+    work: queue.WorkQueue[store.Key] = queue.WorkQueue()
+    seen = store.Store()
+    candidate = lease.Lease(
+        lease_client,
+        namespace=settings.lease_namespace,
+        name=settings.lease_name,
+        identity=f"{socket.gethostname()}_{os.getpid()}_{uuid.uuid4().hex[:8]}",
+    )
+    if settings.leader_elect:
+        client.guard = candidate.check
+    else:
+        candidate.held.set()
+    rounds = resync.Resync(
+        client=client,
+        store=seen,
+        add=work.add,
+        namespaces=settings.namespaces,
+        interval=settings.resync_interval,
+    )
+    keep = keeper.Keeper(
+        linode, add=work.add, check_interval=settings.linode_check_interval, repaired=_count_repairs
+    )
+
+    def before_scrape() -> None:
+        metrics.QUEUE_DEPTH.set(len(work))
+        metrics.SANDBOXES.set(seen.count(kinds.SANDBOX))
+        metrics.MISSED_EVENTS.set(rounds.missed_total)
+        metrics.RESYNC_AGE.set(max(0.0, time.monotonic() - rounds.completed) if rounds.ready.is_set() else 0)
+        metrics.LEADER.set(int(candidate.held.is_set()))
+
+    status = health.Health(
+        resync_age=lambda: time.monotonic() - rounds.completed,
+        resync_interval=settings.resync_interval,
+        started=rounds.ready.is_set,
+        before_scrape=before_scrape,
+    )
+    runner, port = await status.serve(settings.health_host, settings.health_port)
+    log.info("serving health and metrics", extra={"port": port})
+
+    async def workers() -> None:
+        await rounds.ready.wait()
+        await candidate.held.wait()
+        cluster_id = settings.cluster_id or await _cluster_id(client)
+        act = reconciler.Reconciler(
+            client=client,
+            cache=seen,
+            linode=keep,
+            recorder=events.Recorder(client),
+            options=reconciler.Options(
+                cluster_id=cluster_id,
+                release=settings.release,
+                storage_class=settings.storage_class,
+                nodebalancer_ranges=settings.nodebalancer_ranges,
+                pod_ranges=settings.pod_ranges,
+            ),
+        )
+
+        async def timed(key: store.Key) -> float | None:
+            began = time.monotonic()
+            outcome = "error"
+            try:
+                again = await act.reconcile(key)
+                outcome = "ok"
+                return again
+            finally:
+                metrics.PASSES.labels(outcome).observe(time.monotonic() - began)
+
+        log.info("reconciling", extra={"sandboxes": seen.count(kinds.SANDBOX), "cluster_id": cluster_id})
+        async with asyncio.TaskGroup() as group:
+            for _ in range(settings.workers):
+                group.create_task(work.work(timed))
+
+    stop_watch = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.TaskGroup() as group:
+            ours = [group.create_task(rounds.run()), group.create_task(workers())]
+            if settings.leader_elect:
+                ours.append(group.create_task(candidate.hold()))
+            watching = group.create_task(
+                watch.watch(
+                    store=seen,
+                    add=work.add,
+                    configuration=configuration,
+                    namespaces=settings.namespaces,
+                    stop=stop_watch,
+                )
+            )
+            # kopf installs its own handlers when it starts; ours must come after, or SIGTERM would
+            # stop the watch before the writers.
+            await asyncio.sleep(0.5)
+            for name in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(name, stop.set)
+            await stop.wait()
+            log.info("stopping")
+            for task in ours:
+                task.cancel()
+            await asyncio.gather(*ours, return_exceptions=True)
+            await keep.close()
+            await candidate.release()
+            stop_watch.set()
+            await watching
+    finally:
+        work.close()
+        await keep.close()
+        await runner.cleanup()
+
+
+async def _cluster_id(client: kube_client.KubeClient) -> str:
+    """UID of kube-system: as old as the cluster, and the same for every operator on it."""
+    namespace = await client.get(kinds.NAMESPACE, None, "kube-system")
+    return str(namespace["metadata"]["uid"])
+
+
+async def _orphans(settings: Settings) -> int:
+    configuration = await kube_client.load_configuration(settings.kubeconfig, context=settings.context)
+    client = kube_client.KubeClient(configuration)
+    linode = linode_client.LinodeClient(
+        settings.linode_url, token_provider=_token(settings.linode_token_file)
+    )
+    try:
+        cluster_id = settings.cluster_id or await _cluster_id(client)
+        living = await client.list_all(kinds.SANDBOX, None, metadata_only=True)
+        report = await release.orphans(
+            linode, cluster_id=cluster_id, live_uids={item["metadata"]["uid"] for item in living}
+        )
+    finally:
+        await client.close()
+        await linode.close()
+    for orphan in report.orphans:
+        print(orphan)  # noqa: T201
+    print(  # noqa: T201
+        f"{len(report.orphans)} orphans among {report.firewalls} firewalls and "
+        f"{report.nodebalancers} NodeBalancers of this cluster"
+    )
+    return 0
+
+
+def _token(path: str | None) -> Callable[[], str | None]:
+    """The token's source; both are read at each call."""
+    return linode_token.from_file(pathlib.Path(path)) if path else lambda: os.environ.get("LINODE_TOKEN")
+
+
+def _count_kubernetes(verb: str, kind: str, status: int) -> None:
+    metrics.KUBERNETES_REQUESTS.labels(verb, kind, str(status)).inc()
+
+
+def _count_linode(call: linode_client.Call) -> None:
+    metrics.LINODE_REQUESTS.labels(call.method, call.route, str(call.status)).inc()
+    metrics.LINODE_SECONDS.observe(call.seconds)
+
+
+def _count_repairs(_key: store.Key, what: tuple[str, ...]) -> None:
+    metrics.REPAIRS.inc(len(what))
