@@ -33,8 +33,11 @@ _DNS = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 LABEL_KEY = f"^({_DNS}([.]{_DNS})*/)?([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]$"
 HOSTNAME = "^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?[.])*[a-z]([-a-z0-9]{0,61}[a-z0-9])?$"
 SANDBOX_NAME = "^[a-z]([-a-z0-9]*[a-z0-9])?$"
-#: Repository, tag, digest.
-IMAGE = "^[a-z0-9][a-z0-9._:/-]*(:[A-Za-z0-9_][A-Za-z0-9._-]*)?(@sha256:[0-9a-f]{64})?$"
+_PART = "[a-z0-9]+([._-]+[a-z0-9]+)*"
+#: Registry, repository, tag, digest.
+IMAGE = (
+    f"^([a-z0-9.-]+(:[0-9]+)?/)?{_PART}(/{_PART})*(:[A-Za-z0-9_][A-Za-z0-9._-]*)?(@sha256:[0-9a-f]{{64}})?$"
+)
 IMAGE_DIGEST = "@sha256:[0-9a-f]{64}$"
 IMAGE_TAG = ":[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$"
 ROLLING_TAG = ":(latest|main|nightly|dev|edge)(-[a-z0-9-]+)?$"
@@ -75,12 +78,7 @@ DENIED_FLAGS: dict[str, str] = {
     "--profiler-config": "it opens unprotected endpoints",
 }
 #: Beginnings of flags that a spec may not set.
-DENIED_FAMILIES: dict[str, str] = {
-    "--ssl-": "the gateway encrypts: use spec.access.tls",
-    "--enable-ssl-": "the gateway encrypts: use spec.access.tls",
-    "--data-parallel-": "a sandbox has one engine: use spec.gpu.count",
-    "-dp": "a sandbox has one engine: use spec.gpu.count",
-}
+DENIED_FAMILIES = ("--ssl-", "--enable-ssl-", "--data-parallel-", "-dp")
 
 
 def _numbers_below(limit: int) -> str:
@@ -98,19 +96,31 @@ def _versions_below(minor: int, patch: int) -> str:
 
 
 #: vLLM before 0.22.0: a crafted Host header passes the key check (CVE-2026-48746).
-OLD_ENGINE = f"(^|/)vllm-openai:v?{_versions_below(22, 0)}([^0-9.].*)?$"
+OLD_ENGINE = f"(^|/)vllm-openai:v?{_versions_below(22, 0)}([^0-9].*)?$"
 #: Open WebUI before 0.12.4 lacks security fixes.
-OLD_CHAT = f"(^|/)open-webui:v?{_versions_below(12, 4)}([^0-9.].*)?$"
+OLD_CHAT = f"(^|/)open-webui:v?{_versions_below(12, 4)}([^0-9].*)?$"
 MESSAGE_OLD_ENGINE = "must be vLLM 0.22.0 or later: older releases let requests pass without a key"
 MESSAGE_OLD_CHAT = "must be Open WebUI 0.12.4 or later: older releases lack security fixes"
 MESSAGE_UNPINNED = "must be pinned: give a tag other than latest, or better a digest (@sha256:...)"
 MESSAGE_IMAGE = "must be an image reference such as registry.example.com/team/vllm-openai:v0.33.0"
+MESSAGE_CIDR = (
+    "must be an IPv4 or IPv6 network with its prefix length and without a zone, "
+    "such as 203.0.113.4/32, 203.0.113.0/24 or 2001:db8::/64"
+)
+MESSAGE_HOST_BITS = (
+    "must not have bits set beyond the prefix length: "
+    "write 203.0.113.0/24 for a network, 203.0.113.4/32 for one address"
+)
 MESSAGE_WIDE = (
     "must have a description that says why: this network is very large "
     "(0.0.0.0/0 and ::/0 admit the whole internet)"
 )
 MESSAGE_DUPLICATE_NETWORK = "must name each network once: put all of its targets into `to` of one entry"
 MESSAGE_FIRST_ARGUMENT = "must begin with a flag: the first element has to start with -"
+MESSAGE_FAMILY = "must not configure TLS (use spec.access.tls) or data parallelism (use spec.gpu.count)"
+MESSAGE_HOSTNAME = (
+    "must be a DNS name in lower case, without wildcard, port or trailing dot, and not an IP address"
+)
 MESSAGE_TLS_SECRET = "must have secretName with mode Secret, and only then"  # noqa: S105 - a message
 MESSAGE_TLS_ISSUER = "must have issuerRef with mode CertManager, and only then"
 MESSAGE_OIDC = "must have providerURL, clientID and clientSecretRef together, or none of them"
@@ -171,23 +181,14 @@ ROOT = (
         f"self.metadata.name.size() <= {names.MAX_NAME_LENGTH} && "
         f"self.metadata.name.matches({_text(SANDBOX_NAME)})",
         MESSAGE_NAME,
-    ),
+    )
+    | {"fieldPath": ".metadata.name"},
 )
 
 # Networks.
 CIDR = (
-    rule(
-        "isCIDR(self)",
-        "must be an IPv4 or IPv6 network with its prefix length and without a zone, "
-        "such as 203.0.113.4/32, 203.0.113.0/24 or 2001:db8::/64",
-    ),
-    rule(
-        "!isCIDR(self) || cidr(self) == cidr(self).masked()",
-        "must not have bits set beyond the prefix length",
-        message_expression="'must not have bits set beyond the prefix length: write ' + "
-        "string(cidr(self).masked()) + ' for the network, or ' + string(cidr(self).ip()) + "
-        "(cidr(self).ip().family() == 4 ? '/32' : '/128') + ' for the one address'",
-    ),
+    rule("isCIDR(self)", MESSAGE_CIDR),
+    rule("!isCIDR(self) || cidr(self) == cidr(self).masked()", MESSAGE_HOST_BITS),
 )
 ALLOWLIST_ENTRY = (
     rule(
@@ -214,12 +215,11 @@ ARGUMENT = (
     rule(
         f"!self.startsWith('-') || !{_DENIED}.exists(f, f.startsWith({_FLAG}))",
         "must not be, or abbreviate, a flag that the operator sets or refuses",
-        message_expression="'must not be, or abbreviate, ' + "
-        f"{_DENIED}.filter(f, f.startsWith({_FLAG}))[0]",
+        message_expression=f"'must not be, or abbreviate, ' + {_DENIED}.filter(f, f.startsWith({_FLAG}))[0]",
     ),
     rule(
         f"!{_FAMILIES}.exists(f, {_FLAG}.startsWith(f))",
-        "must not configure TLS (use spec.access.tls) or data parallelism (use spec.gpu.count)",
+        MESSAGE_FAMILY,
     ),
 )
 ARGUMENTS = (rule("self.size() == 0 || self[0].startsWith('-')", MESSAGE_FIRST_ARGUMENT),)
@@ -241,15 +241,8 @@ TLS = (
     rule("(self.mode == 'Secret') == (self.secretName != '')", MESSAGE_TLS_SECRET),
     rule("(self.mode == 'CertManager') == has(self.issuerRef)", MESSAGE_TLS_ISSUER),
 )
-HOSTNAMES = (
-    rule("self.all(h, self.exists_one(o, o == h))", "must name each host once"),
-)
-HOSTNAME_RULES = (
-    matches(
-        HOSTNAME,
-        "must be a DNS name in lower case, without wildcard, port or trailing dot, and not an IP address",
-    ),
-)
+HOSTNAMES = (rule("self.all(h, self.exists_one(o, o == h))", "must name each host once"),)
+HOSTNAME_RULES = (matches(HOSTNAME, MESSAGE_HOSTNAME),)
 OIDC = (
     rule(
         "(self.providerURL != '') == (self.clientID != '') && "
@@ -286,9 +279,7 @@ LABELS = (
 NO_PARENT = (rule("!self.contains('..')", "must not contain two dots in a row"),)
 
 # Hardware.
-GPU_COUNT = (
-    rule("self in [1, 2, 4, 8]", "must be 1, 2, 4 or 8: the model is split evenly over the GPUs"),
-)
+GPU_COUNT = (rule("self in [1, 2, 4, 8]", "must be 1, 2, 4 or 8: the model is split evenly over the GPUs"),)
 TOLERATION = (
     rule("self.operator != 'Exists' || self.value == ''", "must not have a value with operator Exists"),
     rule("self.operator == 'Exists' || self.key != ''", "must have a key with operator Equal"),

@@ -29,6 +29,8 @@ def parse(cidr: str) -> Network | None:
         network = ipaddress.ip_network(cidr)
     except ValueError:
         return None
+    if "%" in cidr:  # a zone is a matter of one machine
+        return None
     if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= 96:
         mapped = network.network_address.ipv4_mapped
         if mapped is not None:

@@ -174,9 +174,14 @@ def secret(sandbox: v1alpha1.AISandbox, name: str, component: str, values: Mappi
     return manifest
 
 
+def literal(text: str) -> str:
+    """`text` as an argument or environment value in which the kubelet expands nothing."""
+    return text.replace("$(", "$$(")
+
+
 def env(values: Mapping[str, str]) -> list[Manifest]:
     """Environment entries, without empty ones: the server would drop their value."""
-    return [{"name": name, "value": value} for name, value in values.items() if value]
+    return [{"name": name, "value": literal(value)} for name, value in values.items() if value]
 
 
 def env_secret(name: str, secret_name: str, key: str) -> Manifest:

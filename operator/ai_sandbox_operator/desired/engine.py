@@ -141,7 +141,7 @@ def _container(sandbox: v1alpha1.AISandbox, facts: Facts) -> Manifest:
         "image": spec.engine.image or facts.release.engine_image,
         "imagePullPolicy": "IfNotPresent",
         # No command: the image's entrypoint is `vllm serve`; a shell would swallow SIGTERM.
-        "args": arguments(spec),
+        "args": [common.literal(argument) for argument in arguments(spec)],
         "env": [
             common.env_secret("VLLM_API_KEY", access.engine_key_name(sandbox), access.ENGINE_KEY),
             *common.env(_environment(budget)),

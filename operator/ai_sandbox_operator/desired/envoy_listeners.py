@@ -28,12 +28,16 @@ _PORTS = {
 
 
 def source(file: str) -> Json:
-    """A file of the configuration directory as a source of resources."""
+    """A file of the configuration directory as a source of resources.
+
+    The kubelet replaces all files at once by renaming `..data`, and only afterwards makes the names of
+    new files. The path goes through `..data`, so that a listener that comes with its route file finds it.
+    """
     return {
         "resource_api_version": "V3",
         "path_config_source": {
-            "path": f"{CONFIG_PATH}/{file}",
-            # The kubelet renames `..data` in the mounted directory; the file itself never moves.
+            "path": f"{CONFIG_PATH}/..data/{file}",
+            # The file itself never moves; the directory sees the rename.
             "watched_directory": {"path": CONFIG_PATH},
         },
     }

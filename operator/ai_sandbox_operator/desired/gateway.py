@@ -169,6 +169,9 @@ def _container(facts: Facts, *, encrypted: bool) -> Manifest:
             "--drain-time-s",
             str(_GRACE_SECONDS - 60),
             "--disable-hot-restart",
+            # The access log is seen within a second, not within ten.
+            "--file-flush-interval-msec",
+            "1000",
             "--log-level",
             "warning",
         ],

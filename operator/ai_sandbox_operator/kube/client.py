@@ -41,7 +41,7 @@ async def load_configuration(kubeconfig: str | None, *, context: str | None = No
         kubernetes.aio.config.ConfigException: neither is usable.
     """
     configuration = aio.Configuration()
-    configuration.retries = False
+    configuration.retries = None  # not False: that is an int to the package, and means without end
     if kubeconfig is not None:
         await aio_config.load_kube_config(  # type: ignore[no-untyped-call]
             config_file=kubeconfig,
@@ -199,9 +199,8 @@ class KubeClient:
         query: Mapping[str, str] | None = None,
         content_type: str = "application/json",
     ) -> Object:
-        self.guard()
         return await self._request(
-            verb, kind, method, path, query=query, body=body, content_type=content_type
+            verb, kind, method, path, query=query, body=body, content_type=content_type, guard=self.guard
         )
 
     async def _request(
@@ -215,11 +214,25 @@ class KubeClient:
         body: Any = None,
         accept: str = "application/json",
         content_type: str = "application/json",
+        guard: Guard = lambda: None,
     ) -> Object:
         raw = await self._raw(
-            verb, kind, method, path, query=query, body=body, accept=accept, content_type=content_type
+            verb,
+            kind,
+            method,
+            path,
+            query=query,
+            body=body,
+            accept=accept,
+            content_type=content_type,
+            guard=guard,
         )
-        answer: Object = json.loads(raw)
+        try:
+            answer = json.loads(raw)
+        except ValueError as error:
+            raise errors.Unavailable(f"the API server's answer is no JSON: {raw[:100]!r}") from error
+        if not isinstance(answer, dict):
+            raise errors.Unavailable(f"the API server's answer is no object: {raw[:100]!r}")
         return answer
 
     async def _raw(
@@ -233,6 +246,7 @@ class KubeClient:
         body: Any = None,
         accept: str = "application/json",
         content_type: str = "application/json",
+        guard: Guard = lambda: None,
     ) -> bytes:
         headers = {"Accept": accept, "Content-Type": content_type}
         await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
@@ -242,6 +256,7 @@ class KubeClient:
         status = 0
         try:
             async with self._slots:
+                guard()  # not earlier: waiting for a slot may outlast the lease
                 answer = await self._api.rest_client.request(  # type: ignore[no-untyped-call]
                     method, url, headers=headers, body=body, _request_timeout=self._timeout
                 )

@@ -91,5 +91,6 @@ class Recorder:
         tokens, at = self._budget.get(uid, (float(BURST), self._clock()))
         now = self._clock()
         tokens = min(float(BURST), tokens + (now - at) / REFILL_SECONDS)
-        self._budget[uid] = (max(tokens - 1, 0.0), now)
-        return tokens >= 1
+        granted = tokens >= 1
+        self._budget[uid] = (tokens - granted, now)
+        return granted

@@ -66,6 +66,10 @@ _OWN_LABELS = frozenset(
     {names.LABEL_NAME, names.LABEL_COMPONENT, names.LABEL_MANAGED_BY, names.LABEL_SANDBOX}
 )
 _CONTENT = ("spec", "data", "type")
+#: Maps with keys of the user's: a label may well be called `protocol`, and means something with any value.
+_OPAQUE = frozenset({"annotations", "data", "labels", "matchLabels", "nodeSelector", "selector"})
+#: On a pod template, from `kubectl rollout restart`: a restart that somebody asked for, not drift.
+_RESTARTED = "kubectl.kubernetes.io/restartedAt"
 #: Written once and then only grown or replaced by name: their content is immutable or the server's.
 _IDENTITY_ONLY = frozenset({"Job", "PersistentVolumeClaim"})
 
@@ -96,6 +100,8 @@ def prune(value: Json, field: str = "") -> Json:
     Empty lists stay: `ingress: []` of a NetworkPolicy denies everything, absence need not.
     """
     if isinstance(value, Mapping):
+        if field in _OPAQUE:
+            return {k: v for k, v in value.items() if k != _RESTARTED} or None
         pruned = {
             key: kept
             for key, child in value.items()
@@ -114,15 +120,21 @@ def prune(value: Json, field: str = "") -> Json:
 def excess(wanted: Json, live: Json, path: str = "") -> list[dict[str, Json]]:
     """JSON patch operations that remove from `live` what `wanted` does not have.
 
-    Both are canonical forms. A list that differs is replaced whole.
+    Both are canonical forms. A list that differs is replaced whole. Of metadata, labels and annotations
+    are removed one by one, because the form shows only the operator's own and others live beside them;
+    owners are left to who knows them whole.
     """
+    if path == "/metadata/ownerReferences":
+        return []
     if isinstance(wanted, Mapping) and isinstance(live, Mapping):
         operations: list[dict[str, Json]] = []
         for key, value in live.items():
             pointer = f"{path}/{key.replace('~', '~0').replace('/', '~1')}"
-            if key not in wanted:
+            if key not in wanted and pointer in ("/metadata/labels", "/metadata/annotations"):
+                operations += excess({}, value, pointer)
+            elif key not in wanted and pointer != "/metadata/ownerReferences":
                 operations.append({"op": "remove", "path": pointer})
-            else:
+            elif key in wanted:
                 operations += excess(wanted[key], value, pointer)
         return operations
     if wanted != live:

@@ -7,7 +7,6 @@ of the watch; what would open or destroy something is read again before the act.
 from __future__ import annotations
 
 import base64
-import binascii
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
@@ -18,8 +17,9 @@ from . import canonical
 
 Json = Any
 
-#: Secrets of these components are read by renderers; of the others only the digest is kept.
-_READABLE_SECRETS = frozenset({"access", "certificate", "chat", "engine"})
+#: Secrets of these components are written but never read; they are large, so only the digest is kept.
+#: All others are read: one whose label somebody changed must not look empty, or its keys would be made anew.
+_WRITTEN_SECRETS = frozenset({"gateway"})
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +104,7 @@ def _job(body: Mapping[str, Json]) -> Mapping[str, Any]:
     return {
         "complete": conditions.get("Complete", {}).get("status") == "True",
         "failed": failed.get("status") == "True",
-        "failure": failed.get("reason", ""),
+        "failed_at": failed.get("lastTransitionTime", "") if failed.get("status") == "True" else "",
     }
 
 
@@ -128,16 +128,16 @@ def _service(body: Mapping[str, Json]) -> Mapping[str, Any]:
 
 def _secret(body: Mapping[str, Json]) -> Mapping[str, Any]:
     component = (body["metadata"].get("labels") or {}).get(names.LABEL_COMPONENT, "")
-    if component not in _READABLE_SECRETS:
+    if component in _WRITTEN_SECRETS:
         return {}
     return {"data": {k: decoded for k, v in (body.get("data") or {}).items() if (decoded := decode(v))}}
 
 
-def decode(value: str) -> str:
+def decode(value: Json) -> str:
     """Text of a Secret's value; empty when it is not text."""
     try:
         return base64.b64decode(value, validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
+    except (TypeError, ValueError):
         return ""
 
 

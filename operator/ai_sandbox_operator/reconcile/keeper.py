@@ -107,6 +107,7 @@ class Keeper:
         add: Callable[[Key], None],
         check_interval: float,
         repaired: Callable[[Key, tuple[str, ...]], None] = lambda _key, _what: None,
+        guard: Callable[[], None] = lambda: None,
         concurrency: int = 16,
         leak_grace: float = LEAK_GRACE,
         clock: Callable[[], float] = time.monotonic,
@@ -115,6 +116,7 @@ class Keeper:
         self._add = add
         self._check_interval = check_interval
         self._repaired = repaired
+        self._guard = guard
         self._slots = asyncio.Semaphore(concurrency)
         self._leak_grace = leak_grace
         self._clock = clock
@@ -170,6 +172,7 @@ class Keeper:
                         )
                         entry.retry_at = self._clock() + FIRST_RETRY
                         break
+                    self._guard()
                     result = await self._act(key, goal, entry)
                 except Exception as error:
                     self._fail(key, entry, goal, error)

@@ -96,6 +96,7 @@ class Context:
         exposed: whether the spec wants the external Service; it is deleted only if not.
         model_cached: whether the model that the engine would load is complete.
         running: whether the sandbox is meant to run rather than be suspended.
+        replace: objects by (kind, name) that are deleted to be made anew, such as a failed Job.
     """
 
     uid: str
@@ -105,6 +106,7 @@ class Context:
     exposed: bool = False
     model_cached: bool = False
     running: bool = True
+    replace: frozenset[tuple[str, str]] = frozenset()
 
 
 def plan(desired: Iterable[Child], observed: Observed, context: Context) -> Plan:
@@ -120,6 +122,8 @@ def plan(desired: Iterable[Child], observed: Observed, context: Context) -> Plan
             steps.append(Create(stage=child.stage, child=child))
         elif record.deleting or record.owner_uid not in ("", context.uid):
             waiting.append(f"{child.kind} {child.name}")
+        elif key in context.replace:
+            steps.append(Delete(stage=child.stage, record=record))
         elif (step := _change(child, record, context)) is not None:
             steps.append(step)
     leftovers = [

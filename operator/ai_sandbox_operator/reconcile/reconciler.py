@@ -34,6 +34,8 @@ Key = tuple[str, str]
 
 #: Seconds between two looks at the pods of a sandbox that is not ready.
 DIAGNOSE_EVERY = 5.0
+#: Seconds after which a failed download is tried again.
+RETRY_FETCH = 300.0
 #: Seconds that a change of mere words in the status may wait.
 QUIET = 2.0
 
@@ -280,7 +282,17 @@ class Reconciler:
             exposed=public,
             model_cached=bool(job and job.facts["complete"]),
             running=sandbox.spec.lifecycle.state == "Running",
+            replace=self._to_retry(sandbox, job),
         )
+
+    def _to_retry(self, sandbox: v1alpha1.AISandbox, job: seen.Seen | None) -> frozenset[tuple[str, str]]:
+        """A failed download is tried again after a while, and at once when the spec has changed."""
+        if job is None or not job.facts["failed_at"]:
+            return frozenset()
+        failed_at = datetime.datetime.fromisoformat(job.facts["failed_at"])
+        overdue = (self._now() - failed_at).total_seconds() > RETRY_FETCH
+        edited = sandbox.status.observed_generation != sandbox.metadata.generation
+        return frozenset({(job.kind, job.name)}) if overdue or edited else frozenset()
 
     def _situation(
         self,
@@ -392,6 +404,15 @@ class Reconciler:
         if tell.differs(body, status):
             await write_status(self._client, sandbox, status)
             memory.told_at = self._clock()
+            if problem:
+                await self._recorder.record(
+                    namespace=sandbox.metadata.namespace,
+                    name=sandbox.metadata.name,
+                    uid=sandbox.metadata.uid,
+                    type_="Warning",
+                    reason=Reason.DeletionBlocked.name,
+                    message=problem,
+                )
         return min(again or 1.0, 5.0)
 
     async def _refuse(self, body: Mapping[str, Any], error: pydantic.ValidationError) -> None:

@@ -104,9 +104,9 @@ async def _serve(
         name=settings.lease_name,
         identity=f"{socket.gethostname()}_{os.getpid()}_{uuid.uuid4().hex[:8]}",
     )
-    if settings.leader_elect:
-        client.guard = candidate.check
-    else:
+    guard: Callable[[], None] = candidate.check if settings.leader_elect else lambda: None
+    client.guard = guard
+    if not settings.leader_elect:
         candidate.held.set()
     rounds = resync.Resync(
         client=client,
@@ -116,7 +116,11 @@ async def _serve(
         interval=settings.resync_interval,
     )
     keep = keeper.Keeper(
-        linode, add=work.add, check_interval=settings.linode_check_interval, repaired=_count_repairs
+        linode,
+        add=work.add,
+        check_interval=settings.linode_check_interval,
+        repaired=_count_repairs,
+        guard=guard,
     )
 
     def before_scrape() -> None:

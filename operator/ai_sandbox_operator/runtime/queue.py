@@ -82,7 +82,7 @@ class WorkQueue(Generic[K]):
                     self.add(key, max(again, 0.01))
             except Exception as error:
                 self._failures[key] += 1
-                delay = min(self._longest_backoff, 2.0 ** (self._failures[key] - 2)) * self._jitter()
+                delay = min(self._longest_backoff, 2.0 ** min(self._failures[key] - 2, 32)) * self._jitter()
                 log.warning(
                     "pass failed", extra={"key": key, "error": repr(error), "retry_in": round(delay, 1)}
                 )

@@ -50,7 +50,7 @@ class Resync:
         self._namespaces = tuple(namespaces) or (None,)
         self._interval = interval
         self._clock = clock
-        self._suspects: dict[str, set[stores.Key]] = {}
+        self._suspects: dict[str, dict[stores.Key, str]] = {}
         self.missed_total = 0
         self.ready = asyncio.Event()
         self.completed = float("-inf")
@@ -59,7 +59,7 @@ class Resync:
         """Resync for ever.
 
         Raises:
-            Deaf: the same objects were missed in two rounds in a row.
+            Deaf: an object was behind in two rounds, and nothing was heard of it in between.
         """
         await self._barrier()
         while True:
@@ -73,14 +73,17 @@ class Resync:
         """One comparison of all kinds."""
         for kind in kinds.WATCHED:
             began = self._clock()
-            lost, missed = self._store.sweep(kind, await self._list(kind), began)
-            for key in lost | missed:
+            found = self._store.sweep(kind, await self._list(kind), began)
+            for key in found.lost | found.missed:
                 self._add(key)
-            self.missed_total += len(missed)
-            again = missed & self._suspects.get(kind.plural, set())
-            self._suspects[kind.plural] = missed
-            if again:
-                raise Deaf(f"the watch of {kind.plural} missed the same changes twice: {sorted(again)[:3]}")
+            self.missed_total += len(found.behind)
+            # An event may be on its way while the LIST is answered; five minutes later it is not, so an
+            # object that is behind again, at the same version, will never be heard of.
+            suspects = self._suspects.get(kind.plural, {})
+            deaf = sorted(found.behind.items() & suspects.items())
+            self._suspects[kind.plural] = found.behind
+            if deaf:
+                raise Deaf(f"the watch of {kind.plural} does not deliver: {[key for key, _ in deaf[:3]]}")
         for key in self._store.sandboxes():
             self._add(key)
         self.completed = self._clock()

@@ -2,7 +2,9 @@
 
 kopf never reports the disappearance of an object that vanished while its watch was interrupted, so
 `sweep` compares with a LIST. Events are ordered per UID only: the DELETED of an old object may come
-after the ADDED of its namesake, hence the comparison of UIDs.
+after the ADDED of its namesake, hence the comparison of UIDs. Answers to writes of ours come in beside
+the watch: an event that is older than the answer is passed over, and so is an answer that comes after
+the object's DELETED.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from ai_sandbox_operator.observed import seen
 
 Key = tuple[str, str]
 """Namespace and name."""
+#: UIDs of deleted objects that are kept, so that nothing late brings them back.
+TOMBSTONES = 4096
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -35,6 +39,21 @@ class StoredSandbox:
         return unpacked
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Swept:
+    """What a sweep found.
+
+    Attributes:
+        lost: sandboxes that lost an object without an event.
+        missed: sandboxes that have an object that was missed or is out of date.
+        behind: the objects that were, with the version that the store holds; empty if it holds none.
+    """
+
+    lost: set[Key]
+    missed: set[Key]
+    behind: dict[Key, str]
+
+
 class Store:
     """Sandboxes and the digests of their children."""
 
@@ -43,6 +62,7 @@ class Store:
         self._sandboxes: dict[Key, tuple[StoredSandbox, float]] = {}
         self._children: dict[str, dict[Key, tuple[seen.Seen, float]]] = defaultdict(dict)
         self._by_sandbox: dict[Key, set[tuple[str, str]]] = defaultdict(set)
+        self._gone: dict[str, str] = {}
 
     def observe(self, kind: kinds.Kind, event_type: str | None, body: Mapping[str, Any]) -> Key | None:
         """Take in one watch event; the key of the sandbox to look at, if any.
@@ -51,6 +71,8 @@ class Store:
         """
         metadata = body["metadata"]
         key = (metadata.get("namespace", ""), metadata["name"])
+        if event_type == "DELETED":
+            self._bury(metadata)
         if kind is kinds.SANDBOX:
             self._observe_sandbox(key, event_type, body)
             return key
@@ -98,18 +120,14 @@ class Store:
         held = self._sandboxes if kind is kinds.SANDBOX else self._children[kind.kind]
         return keys <= held.keys()
 
-    def sweep(
-        self, kind: kinds.Kind, listed: list[dict[str, Any]], began: float
-    ) -> tuple[set[Key], set[Key]]:
+    def sweep(self, kind: kinds.Kind, listed: list[dict[str, Any]], began: float) -> Swept:
         """Correct the store with a consistent LIST that began at `began` (monotonic seconds).
 
-        Returns:
-            The sandboxes that lost an object without an event, and those that have one that was
-            missed or is out of date. What was seen after the LIST began is left alone.
+        What was seen after the LIST began is left alone.
         """
         by_key = {(m.get("namespace", ""), m["name"]): m for m in (item["metadata"] for item in listed)}
         held = self._versions(kind)
-        lost, missed = set(), set()
+        lost, missed, behind = set(), set(), {}
         for key, (_, at) in held.items():
             if key not in by_key and at < began:
                 lost.add(self._drop(kind, key))
@@ -119,7 +137,8 @@ class Store:
                 owner = key if kind is kinds.SANDBOX else _sandbox_key(metadata)
                 if owner:
                     missed.add(owner)
-        return lost, missed
+                behind[key] = version
+        return Swept(lost=lost, missed=missed, behind=behind)
 
     def _versions(self, kind: kinds.Kind) -> dict[Key, tuple[str, float]]:
         if kind is kinds.SANDBOX:
@@ -141,21 +160,38 @@ class Store:
             if held is not None and held[0].uid == metadata["uid"]:
                 del self._sandboxes[key]
             return
+        version = metadata.get("resourceVersion", "")
+        if self._is_gone(metadata["uid"], version):
+            return
+        if held is not None and _older(version, held[0].resource_version):
+            return
         metadata.pop("managedFields", None)
         slim = {field: body[field] for field in ("spec", "status") if field in body}
         packed = zlib.compress(json.dumps({"metadata": metadata, **slim}).encode(), 1)
-        stored = StoredSandbox(metadata["uid"], metadata.get("resourceVersion", ""), packed)
+        stored = StoredSandbox(metadata["uid"], version, packed)
         self._sandboxes[key] = (stored, self._clock())
 
     def _remember(self, key: Key, record: seen.Seen) -> None:
         held = self._children[record.kind].get(key)
-        if held is not None and _older(record, held[0]):
+        if self._is_gone(record.uid, record.resource_version):
+            return
+        if held is not None and _older(record.resource_version, held[0].resource_version):
             return
         if held is not None and held[0].sandbox != record.sandbox:
             self._forget(record.kind, key)
         self._children[record.kind][key] = (record, self._clock())
         if record.sandbox:
             self._by_sandbox[record.namespace, record.sandbox].add((record.kind, record.name))
+
+    def _bury(self, metadata: Mapping[str, Any]) -> None:
+        self._gone[metadata["uid"]] = metadata.get("resourceVersion", "")
+        if len(self._gone) > TOMBSTONES:
+            del self._gone[next(iter(self._gone))]
+
+    def _is_gone(self, uid: str, version: str) -> bool:
+        """Whether the object was deleted after this version. A later one is alive: a watch says DELETED as
+        well when an object loses the label that is watched, and the label can come back."""
+        return _older(version, self._gone.get(uid, ""))
 
     def _forget(self, kind: str, key: Key) -> None:
         held = self._children[kind].pop(key, None)
@@ -168,18 +204,12 @@ class Store:
             self._by_sandbox.pop(owner, None)
 
 
-def _older(record: seen.Seen, held: seen.Seen) -> bool:
-    """Whether an event is overtaken by the answer to a write of ours.
+def _older(version: str, held: str) -> bool:
+    """Whether an event is overtaken, by the answer to a write of ours or by an event of a namesake.
 
-    Resource versions of one object are comparable numbers (KEP 5504: "Comparable Resource Version").
+    Resource versions of one resource are comparable numbers (KEP 5504: "Comparable Resource Version").
     """
-    if record.uid != held.uid:
-        return False
-    return (
-        record.resource_version.isdigit()
-        and held.resource_version.isdigit()
-        and int(record.resource_version) < int(held.resource_version)
-    )
+    return version.isdigit() and held.isdigit() and int(version) < int(held)
 
 
 def _sandbox_key(metadata: Mapping[str, Any]) -> Key | None:

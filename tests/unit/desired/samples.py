@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import ipaddress
 from collections.abc import Iterator
 from typing import Any
 
@@ -57,6 +58,21 @@ def rendered(spec: dict[str, Any] | None = None, known: facts.Facts = FACTS) -> 
     return render.render(sandbox(spec), known)
 
 
+def objects(spec: dict[str, Any], known: facts.Facts = FACTS) -> dict[str, list[str]]:
+    """Names of the children by kind."""
+    found: dict[str, list[str]] = {}
+    for item in rendered(spec, known):
+        found.setdefault(item.kind, []).append(item.name)
+    return found
+
+
+def container(workload: dict[str, Any]) -> dict[str, Any]:
+    """The container of a Deployment or Job."""
+    found: list[dict[str, Any]] = workload["spec"]["template"]["spec"]["containers"]
+    assert len(found) == 1
+    return found[0]
+
+
 def content(manifest: dict[str, Any]) -> dict[str, str]:
     """Decoded content of a Secret."""
     return {key: base64.b64decode(value).decode() for key, value in manifest.get("data", {}).items()}
@@ -81,14 +97,11 @@ targets = st.sampled_from([["Chat"], ["API"], ["Chat", "API"]])
 
 
 def _v4(data: tuple[int, int]) -> str:
-    bits, prefix = data
-    return v1_network(bits, prefix, 32)
+    return network(*data, 32)
 
 
-def v1_network(bits: int, prefix: int, width: int) -> str:
+def network(bits: int, prefix: int, width: int) -> str:
     """A network without host bits."""
-    import ipaddress
-
     number = bits >> (width - prefix) << (width - prefix)
     address = ipaddress.IPv4Address(number) if width == 32 else ipaddress.IPv6Address(number)
     return f"{address}/{prefix}"
@@ -98,7 +111,7 @@ cidrs = st.one_of(
     st.tuples(st.integers(0, 2**32 - 1), st.integers(1, 32)).map(_v4),
     # Few addresses, so that entries overlap and touch.
     st.tuples(st.integers(0xCB007100, 0xCB0071FF), st.integers(24, 32)).map(_v4),
-    st.tuples(st.integers(0, 2**128 - 1), st.integers(1, 128)).map(lambda pair: v1_network(*pair, 128)),
+    st.tuples(st.integers(0, 2**128 - 1), st.integers(1, 128)).map(lambda pair: network(*pair, 128)),
 )
 allowlists = st.lists(
     st.fixed_dictionaries({"cidr": cidrs, "to": targets, "description": st.text("abc ", max_size=8)}),
@@ -130,7 +143,9 @@ access = st.fixed_dictionaries(
             st.sampled_from(["llm.example.com", "ai.example.com"]), max_size=2, unique=True
         ),
         "apiKeys": st.lists(
-            st.sampled_from(["default", "alice", "bob"]).map(lambda name: {"name": name}), max_size=3
+            st.sampled_from(["default", "alice", "bob"]).map(lambda name: {"name": name}),
+            min_size=1,
+            max_size=3,
         ),
     },
 )

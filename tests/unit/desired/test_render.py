@@ -298,7 +298,7 @@ def test_a_rotated_key_is_a_new_served_revision_of_the_same_access_revision() ->
 
 def test_the_largest_sandbox_fits_a_secret() -> None:
     names = [f"key-{number}" for number in range(64)]
-    keys = dataclasses.replace(samples.MATERIAL, api_keys={name: "k" * 64 for name in names})
+    keys = dataclasses.replace(samples.MATERIAL, api_keys=dict.fromkeys(names, "k" * 64))
     spec = {
         "access": {
             "exposure": "NodeBalancer",

@@ -60,7 +60,10 @@ def rules(acl: str, label: str, service: Mapping[str, Json]) -> dict[str, Json]:
         inbound = [rule(f"Created by linode-ccm: {label}, for {name}", given)]
     else:
         inbound = [
-            rule(f"Rule {index}, Created by linode-ccm: {label}, for {name}", {family: list(chunk)})
+            rule(
+                f"Rule {index}, Created by linode-ccm: {label}, for {name}",
+                {family: list(chunk)} if chunk else {},
+            )
             for family, whole in (("ipv4", ipv4), ("ipv6", ipv6))
             for index, chunk in enumerate(_chunks(whole))
         ]

@@ -1,7 +1,7 @@
 """Just enough of a cluster in memory for the stand-in: Services, Nodes, Secrets, Events, watches, finalizers.
 
-For tests that judge the cloud controller manager and need no API server. Admission, defaulting and conflicts do
-not exist here; node ports are given out in order.
+For tests that judge the cloud controller manager and need no API server. Admission, defaulting and
+conflicts do not exist here; node ports are given out in order.
 """
 
 from __future__ import annotations

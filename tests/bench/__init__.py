@@ -1,0 +1,1 @@
+"""Figures of the operator; nothing here asserts on a time."""

@@ -1,0 +1,1 @@
+"""Stand-ins and real parts that tests and the demo run against."""

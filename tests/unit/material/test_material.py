@@ -1,0 +1,263 @@
+"""Secret values and certificates: shape, strength, renewal, and a handshake with the real TLS library."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import itertools
+import re
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from ai_sandbox_operator.reconcile import material
+
+NOW = datetime.datetime(2030, 1, 1, 12, 0, 30, tzinfo=datetime.UTC)
+DAY = datetime.timedelta(days=1)
+NAMES = material.subject_names(
+    sandbox="demo",
+    namespace="team",
+    hostnames=["chat.example.com"],
+    addresses=["198.51.100.7", "2001:DB8::7"],
+)
+
+
+def stream(seed: str) -> Callable[[int], bytes]:
+    """Reproducible bytes."""
+    numbers = itertools.count()
+    return lambda size: b"".join(
+        hashlib.sha256(f"{seed}{next(numbers)}".encode()).digest()[:1] for _ in range(size)
+    )
+
+
+def test_api_keys_fit_the_gateways_alphabet() -> None:
+    for _ in range(100):
+        assert re.fullmatch(r"sk-[A-Za-z0-9_-]{43}", material.api_key())
+
+
+@pytest.mark.parametrize("make", [material.engine_key, material.session_key])
+def test_internal_keys_hold_32_random_bytes(make: Callable[[], str]) -> None:
+    assert re.fullmatch(r"[A-Za-z0-9_-]{43}", make())
+    assert len({make() for _ in range(100)}) == 100
+
+
+def test_values_use_all_the_randomness_they_are_given() -> None:
+    assert material.api_key(lambda n: bytes(n)) == "sk-" + "A" * 43
+    assert material.api_key(lambda n: b"\xff" * n) == "sk-" + "_" * 42 + "8"
+
+
+def test_passwords_pass_open_webuis_validation() -> None:
+    """Its pattern, as of 0.12.4: DEFAULT of PASSWORD_VALIDATION_REGEX_PATTERN."""
+    pattern = re.compile(r"^(?=.*[a-z])(?=.*[A-Z])(?=.*\d)(?=.*[^\w\s]).{8,}$")
+    for seed in range(300):
+        password = material.admin_password(stream(str(seed)))
+        assert pattern.match(password), password
+        assert re.fullmatch(r"[A-Za-z0-9+=.-]{24}", password)
+
+
+def test_password_characters_are_equally_likely() -> None:
+    """Bytes that do not fit the alphabet evenly are drawn again, not folded."""
+    seen: dict[str, int] = {}
+    values = iter(list(range(256)) * 40)
+    for _ in range(66 * 3 * 30):
+        sign = material._choose("".join(material._PASSWORD_CLASSES), lambda _n: bytes([next(values)]))
+        seen[sign] = seen.get(sign, 0) + 1
+    assert len(seen) == 66
+    assert set(seen.values()) == {90}
+
+
+def test_names_cover_hosts_addresses_and_both_services_and_never_localhost() -> None:
+    assert NAMES == (
+        "198.51.100.7",
+        "2001:db8::7",
+        "chat.example.com",
+        "demo",
+        "demo-internal",
+        "demo-internal.team",
+        "demo-internal.team.svc",
+        "demo-internal.team.svc.cluster.local",
+        "demo.team",
+        "demo.team.svc",
+        "demo.team.svc.cluster.local",
+    )
+
+
+@pytest.fixture(scope="module")
+def authority() -> dict[str, str]:
+    return material.new_authority(sandbox="demo", now=NOW)
+
+
+@pytest.fixture(scope="module")
+def leaf(authority: dict[str, str]) -> dict[str, str]:
+    return material.issue(authority, names=NAMES, now=NOW)
+
+
+def loaded(pem: str) -> x509.Certificate:
+    return x509.load_pem_x509_certificate(pem.encode())
+
+
+def test_the_authority_can_sign_leaves_and_nothing_below_them(authority: dict[str, str]) -> None:
+    certificate = loaded(authority["ca.crt"])
+    basic = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
+    assert basic.critical
+    assert basic.value == x509.BasicConstraints(ca=True, path_length=0)
+    assert certificate.not_valid_after_utc - NOW < 3651 * DAY
+    assert isinstance(certificate.public_key(), ec.EllipticCurvePublicKey)
+
+
+def test_the_leaf_lives_90_days_and_is_no_authority(leaf: dict[str, str]) -> None:
+    certificate = loaded(leaf["tls.crt"])
+    assert certificate.not_valid_after_utc == NOW.replace(microsecond=0) + 90 * DAY
+    assert certificate.not_valid_before_utc < NOW
+    assert not certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert list(usage) == [x509.oid.ExtendedKeyUsageOID.SERVER_AUTH]
+
+
+def test_i6_the_authoritys_key_is_in_no_secret_that_a_pod_mounts(
+    authority: dict[str, str], leaf: dict[str, str]
+) -> None:
+    assert set(leaf) == {"tls.crt", "tls.key", "ca.crt"}
+    assert set(authority) == {"ca.crt", "ca.key"}
+    assert authority["ca.key"] not in leaf.values()
+
+
+def handshake(leaf: dict[str, str], trusted: str, name: str, directory: Path) -> None:
+    """A TLS handshake over a socket pair; raises what the client would see."""
+    chain, key = directory / "crt", directory / "key"
+    chain.write_text(leaf["tls.crt"])
+    key.write_text(leaf["tls.key"])
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(chain, key)
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.load_verify_locations(cadata=trusted)
+    client.verify_flags |= ssl.VERIFY_X509_STRICT
+    near, far = socket.socketpair()
+
+    def serve() -> None:
+        try:
+            server.wrap_socket(far, server_side=True).close()
+        except OSError:
+            far.close()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        with near, client.wrap_socket(near, server_hostname=name):
+            pass
+    finally:
+        thread.join(timeout=10)
+
+
+def today() -> tuple[dict[str, str], dict[str, str]]:
+    now = datetime.datetime.now(datetime.UTC)
+    made = material.new_authority(sandbox="demo", now=now)
+    return made, material.issue(made, names=NAMES, now=now)
+
+
+@pytest.mark.parametrize(
+    "name", ["chat.example.com", "demo-internal.team.svc", "198.51.100.7", "2001:db8::7"]
+)
+def test_a_client_that_trusts_the_authority_accepts_each_name(name: str, tmp_path: Path) -> None:
+    made, issued = today()
+    handshake(issued, made["ca.crt"], name, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["localhost", "other.example.com", "198.51.100.8"])
+def test_a_client_refuses_other_names(name: str, tmp_path: Path) -> None:
+    made, issued = today()
+    with pytest.raises(ssl.SSLCertVerificationError, match=r"mismatch|not valid for"):
+        handshake(issued, made["ca.crt"], name, tmp_path)
+
+
+def test_a_client_that_trusts_another_sandbox_refuses(tmp_path: Path) -> None:
+    _, issued = today()
+    other, _ = today()
+    with pytest.raises(ssl.SSLCertVerificationError):
+        handshake(issued, other["ca.crt"], "demo.team.svc", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "age", "wanted", "reason"),
+    [
+        ("new", 0 * DAY, NAMES, None),
+        ("more than a third left", 59 * DAY, NAMES, None),
+        ("a third left", 60 * DAY, NAMES, "it ends on 2030-04-01"),
+        ("ended", 100 * DAY, NAMES, "it ends on 2030-04-01"),
+        ("made in the future", -1 * DAY, NAMES, "it is not valid yet"),
+        (
+            "order and spelling do not matter",
+            0 * DAY,
+            [*reversed(NAMES[2:]), "198.51.100.7", "2001:DB8:0::7"],
+            None,
+        ),
+        (
+            "a name added",
+            0 * DAY,
+            [*NAMES, "new.example.com"],
+            "its names have changed: new.example.com is missing",
+        ),
+        ("a name removed", 0 * DAY, NAMES[1:], "its names have changed: 198.51.100.7 is not wanted"),
+    ],
+)
+def test_needs_renewal(
+    sentence: str, age: datetime.timedelta, wanted: list[str], reason: str | None, leaf: dict[str, str]
+) -> None:
+    assert material.needs_renewal(leaf["tls.crt"], now=NOW + age, wanted=wanted) == reason, sentence
+
+
+def test_international_names_are_written_as_clients_ask_for_them() -> None:
+    assert "xn--bcher-kva.example" in material.subject_names(
+        sandbox="demo", namespace="team", hostnames=["Bücher.example."]
+    )
+
+
+def test_an_authority_is_renewed_at_a_third_of_its_life_too(authority: dict[str, str]) -> None:
+    assert material.needs_renewal(authority["ca.crt"], now=NOW + 2400 * DAY) is None
+    assert material.needs_renewal(authority["ca.crt"], now=NOW + 2500 * DAY) == "it ends on 2039-12-30"
+
+
+@pytest.mark.parametrize(
+    "pem", ["", "nonsense", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]
+)
+def test_what_cannot_be_read_is_made_anew(pem: str) -> None:
+    assert material.needs_renewal(pem, now=NOW, wanted=NAMES) is not None
+
+
+def test_a_foreign_key_or_authority_is_noticed(authority: dict[str, str], leaf: dict[str, str]) -> None:
+    other = material.new_authority(sandbox="demo", now=NOW)
+    good = material.needs_renewal(
+        leaf["tls.crt"], now=NOW, wanted=NAMES, key=leaf["tls.key"], authority=authority["ca.crt"]
+    )
+    assert good is None
+    swapped = material.needs_renewal(leaf["tls.crt"], now=NOW, wanted=NAMES, key=other["ca.key"])
+    assert swapped == "the private key does not belong to the certificate"
+    foreign = material.needs_renewal(leaf["tls.crt"], now=NOW, wanted=NAMES, authority=other["ca.crt"])
+    assert foreign == "another authority signed it"
+
+
+def test_a_leaf_never_outlives_its_authority(authority: dict[str, str]) -> None:
+    late = NOW + material.AUTHORITY_LIFETIME - 10 * DAY
+    certificate = loaded(material.issue(authority, names=["demo"], now=late)["tls.crt"])
+    assert certificate.not_valid_after_utc == loaded(authority["ca.crt"]).not_valid_after_utc
+    with pytest.raises(ValueError, match="ended"):
+        material.issue(authority, names=["demo"], now=late + 20 * DAY)
+
+
+def test_an_authority_with_a_foreign_key_is_refused(authority: dict[str, str]) -> None:
+    other = material.new_authority(sandbox="demo", now=NOW)
+    with pytest.raises(ValueError, match="does not belong"):
+        material.issue({**authority, "ca.key": other["ca.key"]}, names=["demo"], now=NOW)
+
+
+def test_long_names_fit_the_common_name() -> None:
+    made = material.new_authority(sandbox="s" * 40, now=NOW)
+    name = "a" * 63 + "." + "b" * 63 + ".example.com"
+    issued = material.issue(made, names=[name], now=NOW)
+    assert material.needs_renewal(issued["tls.crt"], now=NOW, wanted=[name]) is None
