@@ -573,11 +573,16 @@ BAD: tuple[Bad, ...] = (
     ),
 )
 
+
 def _maximum() -> Spec:
     """Every list and map at its bound: what all rules together may cost is judged by this object."""
     labels = {f"example.com/{'k' * 50}-{i}": "v" * 63 for i in range(16)}
     expressions = [
-        {"key": f"example.com/{'k' * 50}-{i}", "operator": "In", "values": [f"{'v' * 60}-{j}" for j in range(32)]}
+        {
+            "key": f"example.com/{'k' * 50}-{i}",
+            "operator": "In",
+            "values": [f"{'v' * 60}-{j}" for j in range(32)],
+        }
         for i in range(16)
     ]
     selector = {"matchLabels": labels, "matchExpressions": expressions}
@@ -609,7 +614,12 @@ GOOD: dict[str, Spec] = {
     "mixed-families": _allow("203.0.113.0/24", "2001:db8::/32", "198.51.100.7/32", to=["API"]),
     "overlapping-networks": _allow("203.0.113.0/24", "203.0.113.4/32", "203.0.113.0/25"),
     "world-with-reason": _allow("0.0.0.0/0", "::/0", description="public demonstration, ends on Friday"),
-    "allowlist-400-entries": {"access": {"allowlist": networks(400)}},
+    # As many as are compared with each other, each as long as a network can be.
+    "allowlist-400-entries": {
+        "access": {
+            "allowlist": [{"cidr": f"2001:db8:aaaa:bbbb:cccc:dddd:eeee:{i:04x}/128"} for i in range(400)]
+        }
+    },
     "allowlist-1000-entries": {"access": {"allowlist": networks(1000)}},
     "node-balancer": {
         "access": {"exposure": "NodeBalancer", "allowlist": [{"cidr": "203.0.113.4/32", "to": ["Chat"]}]}

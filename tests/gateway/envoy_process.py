@@ -13,8 +13,11 @@ import dataclasses
 import hashlib
 import http.server
 import ipaddress
+import itertools
 import json
+import os
 import pathlib
+import random
 import re
 import shutil
 import socket
@@ -215,10 +218,17 @@ def publish(directory: pathlib.Path, files: Mapping[str, str], version: int) -> 
         (directory / name).symlink_to(f"..data/{name}")
 
 
+#: Below the range from which the kernel gives ports to clients; each process starts elsewhere.
+_PORTS = itertools.cycle(random.Random(os.getpid()).sample(range(12000, 30000), 4000))
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on. Envoy shares ports, so a collision would go unnoticed."""
+    for port in _PORTS:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("0.0.0.0", port))
+            return port
+    raise AssertionError("no free port")
 
 
 def wait_for(condition: Any) -> None:
@@ -281,13 +291,14 @@ def request(
 
 
 def receive(connection: socket.socket) -> tuple[bytes, bytes]:
-    """Head and body of one answer. Envoy closes late after a refusal, so the announced length ends it."""
+    """Head and body of one answer. Envoy closes late, after a refusal or while draining: not awaited."""
     raw = b""
     while chunk := connection.recv(65536):
         raw += chunk
         head, found, body = raw.partition(b"\r\n\r\n")
         length = re.search(rb"(?i)\r\ncontent-length: (\d+)", head)
-        if found and length and len(body) >= int(length[1]):
+        whole = len(body) >= int(length[1]) if length else body.endswith(b"0\r\n\r\n")
+        if found and whole:
             return head, body
     if not raw:
         raise ConnectionResetError("closed without an answer")

@@ -234,7 +234,9 @@ def test_the_drain_hook_turns_readiness_off_and_waits_for_streams(start: Start) 
             with pytest.raises(subprocess.TimeoutExpired):
                 hook.wait(2.5)
             stream.sendall(b"67890")
-            assert stream.recv(65536).startswith(b"HTTP/1.1 200")
+            head, _ = envoy_process.receive(stream)
+            assert head.startswith(b"HTTP/1.1 200")
+            assert b"connection: close" in head.lower()
             before = time.monotonic()
             assert hook.wait(10) == 0
             assert time.monotonic() - before < 5

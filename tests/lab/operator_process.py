@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
-_OPERATOR = pathlib.Path(__file__).resolve().parents[2] / "operator"
+OPERATOR_FOLDER = pathlib.Path(__file__).resolve().parents[2] / "operator"
 
 
 class OperatorProcess:
@@ -35,7 +35,7 @@ class OperatorProcess:
         env: Mapping[str, str] | None = None,
     ) -> None:
         self.log_path = log_path
-        self._env = {**os.environ, "PYTHONPATH": str(_OPERATOR), "PYTHONWARNINGS": "default", **(env or {})}
+        self._env = {**os.environ, "PYTHONPATH": str(OPERATOR_FOLDER), "PYTHONWARNINGS": "default", **(env or {})}
         self._env.pop("LINODE_TOKEN", None)
         if token is not None:
             self._env["LINODE_TOKEN"] = token

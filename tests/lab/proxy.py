@@ -116,6 +116,10 @@ class ApiProxy:
         """Call `observer` after each committed write, one at a time, before its answer is sent."""
         self._observers.append(observer)
 
+    def paused(self) -> asyncio.Lock:
+        """`async with` it: no write is forwarded meanwhile, and none is half done."""
+        return self._order
+
     def writes(self, since: int = 0) -> list[Exchange]:
         """Committed writes that belong to sandboxes."""
         return [e for e in self.journal[since:] if e.counted]

@@ -238,7 +238,10 @@ class World:
                         kind, self.namespace, metadata["name"], {"metadata": {"finalizers": None}}
                     )
                     await self.api.delete(kind, self.namespace, metadata["name"], uid=metadata["uid"])
-        live = await self.api.get(kinds.NAMESPACE, None, self.namespace)
+        try:
+            live = await self.api.get(kinds.NAMESPACE, None, self.namespace)
+        except errors.NotFound:
+            return
         await self.api._request(
             "delete",
             kinds.NAMESPACE,

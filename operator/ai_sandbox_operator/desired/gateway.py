@@ -196,9 +196,9 @@ def _container(facts: Facts, *, encrypted: bool) -> Manifest:
     }
 
 
-#: SIGTERM ends Envoy at once, so everything happens before it: stay open while clients are still
-#: sent here, then refuse new connections and wait for the requests in progress. The image has bash,
-#: but no HTTP client.
+#: SIGTERM ends Envoy at once, so everything happens before it: stay ready for requests while clients are
+#: still sent here, then tell connections to close and wait for the requests in progress. The image has
+#: bash, but no HTTP client.
 DRAIN = f"""\
 call() {{
   exec 3<>/dev/tcp/127.0.0.1/{envoy.ADMIN_PORT} || exit 0

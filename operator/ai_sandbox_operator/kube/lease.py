@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 DURATION = 6.0
 DEADLINE = 4.0
 RETRY = 1.0
+#: One try; shorter than the deadline, so that a single lost packet does not end a leader.
+ATTEMPT = 2.5
 
 
 class LeaseLost(Exception):
@@ -64,7 +66,7 @@ class Lease:
         while True:
             began = self._clock()
             try:
-                acquired = await asyncio.wait_for(self._try(), timeout=DEADLINE)
+                acquired = await asyncio.wait_for(self._try(), timeout=ATTEMPT)
             except (errors.KubeError, TimeoutError) as error:
                 log.warning("lease not renewed", extra={"error": repr(error)})
                 acquired = False
@@ -114,6 +116,10 @@ class Lease:
             return True
         spec = lease.get("spec") or {}
         holder = spec.get("holderIdentity") or ""
+        if holder != self._identity and self.held.is_set():
+            # Whoever has it writes already, or may at any moment.
+            self._renewed = float("-inf")
+            return False
         if holder and holder != self._identity and not self._expired(lease, spec):
             return False
         if holder != self._identity:

@@ -116,11 +116,11 @@ def lost(error: Exception, request: Request) -> errors.LinodeError:
     return errors.Unavailable(f"{request} failed: {what}")
 
 
-def not_understood(error: pydantic.ValidationError, request: Request, *, method: str) -> errors.LinodeError:
+def not_understood(error: pydantic.ValidationError, request: Request) -> errors.LinodeError:
     """The error of an answer that is not what the description says. Only field names are passed on."""
     fields = ", ".join(sorted({".".join(map(str, one["loc"])) or "the whole" for one in error.errors()})[:5])
     what = f"the answer is not understood: {fields}"
-    if method == "POST":
+    if request.method == "POST":
         return errors.Ambiguous(str(request), what)
     return errors.Unavailable(f"{request}: {what}", retry_after=60.0, repeat=False)
 

@@ -124,18 +124,16 @@ def excess(wanted: Json, live: Json, path: str = "") -> list[dict[str, Json]]:
     are removed one by one, because the form shows only the operator's own and others live beside them;
     owners are left to who knows them whole.
     """
-    if path == "/metadata/ownerReferences":
-        return []
     if isinstance(wanted, Mapping) and isinstance(live, Mapping):
         operations: list[dict[str, Json]] = []
         for key, value in live.items():
             pointer = f"{path}/{key.replace('~', '~0').replace('/', '~1')}"
-            if key not in wanted and pointer in ("/metadata/labels", "/metadata/annotations"):
-                operations += excess({}, value, pointer)
-            elif key not in wanted and pointer != "/metadata/ownerReferences":
+            if pointer == "/metadata/ownerReferences":
+                continue
+            if key in wanted or pointer in ("/metadata/labels", "/metadata/annotations"):
+                operations += excess(wanted.get(key, {}), value, pointer)
+            else:
                 operations.append({"op": "remove", "path": pointer})
-            elif key in wanted:
-                operations += excess(wanted[key], value, pointer)
         return operations
     if wanted != live:
         return [{"op": "replace", "path": path, "value": wanted}]

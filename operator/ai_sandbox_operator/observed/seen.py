@@ -142,18 +142,32 @@ def decode(value: Json) -> str:
 
 
 def foreign_template_owner(metadata: Mapping[str, Json]) -> str:
-    """The other field manager that set something in the pod template's spec; empty if none.
+    """The other field manager that set something of its own in the pod template's spec; empty if none.
 
     Annotations of the template do not count: `kubectl rollout restart` writes one, and it is a
-    restart that somebody asked for.
+    restart that somebody asked for. Nor do fields that the operator has set to the same value since.
     """
-    for entry in metadata.get("managedFields") or ():
-        if entry.get("manager") == names.FIELD_MANAGER or entry.get("subresource"):
-            continue
-        template = ((entry.get("fieldsV1") or {}).get("f:spec") or {}).get("f:template") or {}
-        if "f:spec" in template:
+    entries = [entry for entry in metadata.get("managedFields") or () if not entry.get("subresource")]
+    ours = [_template_fields(e) for e in entries if e.get("manager") == names.FIELD_MANAGER]
+    for entry in entries:
+        if entry.get("manager") != names.FIELD_MANAGER and not _covered(_template_fields(entry), ours):
             return str(entry.get("manager", "unknown"))
     return ""
+
+
+def _template_fields(entry: Mapping[str, Json]) -> Mapping[str, Json]:
+    template = ((entry.get("fieldsV1") or {}).get("f:spec") or {}).get("f:template") or {}
+    fields: Mapping[str, Json] = template.get("f:spec") or {}
+    return fields
+
+
+def _covered(fields: Mapping[str, Json], by: list[Mapping[str, Json]]) -> bool:
+    """Whether every field of a set is in one of the others too."""
+    for name, below in fields.items():
+        others = [other[name] for other in by if name in other]
+        if name != "." and not (others and _covered(below, others)):
+            return False
+    return True
 
 
 ANNOTATION_ENGINE_INPUTS = f"{names.GROUP}/engine-inputs"

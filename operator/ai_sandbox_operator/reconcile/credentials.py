@@ -116,7 +116,10 @@ class Credentials:
         )
         leaf_name, authority_name = f"{sandbox.metadata.name}-tls", f"{sandbox.metadata.name}-ca"
         leaf = _data(children, leaf_name)
-        if leaf and material.needs_renewal(leaf["tls.crt"], now=self._now(), wanted=wanted) is None:
+        if (
+            leaf.get("tls.crt")
+            and material.needs_renewal(leaf["tls.crt"], now=self._now(), wanted=wanted) is None
+        ):
             return
         authority = _data(children, authority_name)
         if not authority:

@@ -97,13 +97,25 @@ class Deletion:
                 await self._client.delete(
                     kinds.BY_NAME[record.kind], record.namespace, record.name, uid=record.uid
                 )
-        return "" if await self._gone(sandbox) else f"Service {sandbox.metadata.name} is being removed"
+        return await self.withdraw(sandbox)
+
+    async def withdraw(self, sandbox: v1alpha1.AISandbox) -> str:
+        """Delete the external Service as it is found by live read; that it is still there, in words, or empty.
+
+        One that has lost its labels is out of the watch's sight, and would keep the NodeBalancer for ever.
+        """
+        live = await self._service(sandbox)
+        if live is None:
+            return ""
+        if "deletionTimestamp" not in live["metadata"]:
+            await self._client.delete(kinds.SERVICE, *sandbox.key, uid=live["metadata"]["uid"])
+        return f"Service {sandbox.metadata.name} is being removed"
 
     def service_gone(self, sandbox: v1alpha1.AISandbox) -> Callable[[], Awaitable[bool]]:
         """A check, by live read, that no Service keeps the NodeBalancer."""
 
         async def gone() -> bool:
-            return await self._gone(sandbox)
+            return await self._service(sandbox) is None
 
         return gone
 
@@ -111,13 +123,13 @@ class Deletion:
         """Whether a person chose to leave the Linode objects behind."""
         return sandbox.metadata.annotations.get(names.ANNOTATION_ABANDON) == "true"
 
-    async def _gone(self, sandbox: v1alpha1.AISandbox) -> bool:
+    async def _service(self, sandbox: v1alpha1.AISandbox) -> dict[str, Any] | None:
+        """The live external Service; a foreign one that took the name keeps nothing of ours."""
         try:
             live = await self._client.get(kinds.SERVICE, *sandbox.key)
         except errors.NotFound:
-            return True
-        # A foreign Service that took the name keeps nothing of ours.
-        return seen.owner_uid(live["metadata"]) != sandbox.metadata.uid
+            return None
+        return live if seen.owner_uid(live["metadata"]) == sandbox.metadata.uid else None
 
 
 def status_of(
@@ -155,7 +167,7 @@ def status_of(
         *kept,
     ]
     linode = {"firewallID": held.firewall_id, "nodeBalancerID": held.node_balancer_id}
-    return tell.build_status(
+    status = tell.build_status(
         sandbox,
         verdicts,
         now=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -163,3 +175,8 @@ def status_of(
         linode={k: v for k, v in linode.items() if v is not None},
         applied={},
     )
+    judged = {c.type: c.observed_generation for c in sandbox.status.conditions}
+    for condition in status["conditions"][2:]:
+        # Kept, not judged anew: what it was observed for stays beside it.
+        condition["observedGeneration"] = judged[condition["type"]]
+    return status

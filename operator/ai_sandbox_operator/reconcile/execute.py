@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ai_sandbox_operator.api import kinds
+from ai_sandbox_operator.api import kinds, names
 from ai_sandbox_operator.desired import facts as desired_facts
 from ai_sandbox_operator.kube import client as kube_client
 from ai_sandbox_operator.kube import errors
@@ -91,7 +91,13 @@ class Executor:
     async def _together(
         self, steps: Sequence[planning.Step], outcome: Outcome, namespace: str, uid: str
     ) -> None:
-        await asyncio.gather(*(self._one(step, outcome, namespace, uid) for step in steps))
+        """Carry out steps at once; returns or raises only when none of them goes on."""
+        results = await asyncio.gather(
+            *(self._one(step, outcome, namespace, uid) for step in steps), return_exceptions=True
+        )
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
 
     async def _one(self, step: planning.Step, outcome: Outcome, namespace: str, uid: str) -> None:
         label = _label(step)
@@ -100,11 +106,11 @@ class Executor:
                 case planning.Create(child=child):
                     await self._create(child, outcome, namespace, uid)
                 case planning.Apply(child=child, manifest=manifest, whole=whole):
-                    await self._apply(child, dict(manifest), outcome, whole=whole)
+                    await self._apply(child, dict(manifest), outcome, uid, whole=whole)
                 case planning.Merge(child=child, patch=patch):
                     kind = planning.kind_of(child.manifest)
                     answer = await self._client.merge_patch(kind, namespace, child.name, dict(patch))
-                    self._write_back(kind, answer)
+                    self._accept(child, answer, outcome)
                 case planning.Delete(record=record):
                     await self._client.delete(
                         kinds.BY_NAME[record.kind], record.namespace, record.name, uid=record.uid
@@ -121,6 +127,11 @@ class Executor:
             # Either the watch is behind our own earlier write, or the name is somebody else's.
             live = await self._client.get(kind, namespace, child.name)
             record = seen.observe(kind.kind, live)
+            label = child.manifest["metadata"]["labels"][names.LABEL_SANDBOX]
+            if record.owner_uid == uid and not (record.managed and record.sandbox == label):
+                # Ours by owner, but without the labels it is out of the watch's sight.
+                self._write_back(kind, await self._client.apply(kind, _labels_only(child.manifest)))
+                raise errors.Conflict(f"{kind.kind} {child.name} had lost its labels", status=409) from None
             if record.managed and record.owner_uid in ("", uid):
                 self._write_back(kind, live)
                 raise errors.Conflict(f"{kind.kind} {child.name} exists already", status=409) from None
@@ -131,32 +142,67 @@ class Executor:
         self._accept(child, answer, outcome)
 
     async def _apply(
-        self, child: desired_facts.Child, manifest: dict[str, Any], outcome: Outcome, *, whole: bool
+        self,
+        child: desired_facts.Child,
+        manifest: dict[str, Any],
+        outcome: Outcome,
+        uid: str,
+        *,
+        whole: bool,
     ) -> None:
         kind = planning.kind_of(manifest)
         answer = await self._client.apply(kind, manifest)
-        if whole:
-            operations = canonical.excess(canonical.canonical(child.manifest), canonical.canonical(answer))
-            operations = [o for o in operations if not o["path"].startswith("/metadata/ownerReferences")]
-            if operations:
-                version = answer["metadata"]["resourceVersion"]
-                test = {"op": "test", "path": "/metadata/resourceVersion", "value": version}
+        live = answer if whole else {field: answer[field] for field in manifest if field in answer}
+        operations = canonical.excess(canonical.canonical(manifest), canonical.canonical(live))
+        operations += _disowned(manifest["metadata"], answer["metadata"], uid)
+        if operations:
+            version = answer["metadata"]["resourceVersion"]
+            test = {"op": "test", "path": "/metadata/resourceVersion", "value": version}
+            try:
                 answer = await self._client.json_patch(
                     kind, manifest["metadata"]["namespace"], manifest["metadata"]["name"], [test, *operations]
                 )
-                outcome.writes += 1
+            except errors.Invalid as error:
+                if error.status != 422:
+                    raise
+                # Almost always the test: a controller wrote in between. The next pass tries again.
+                raise errors.Conflict(str(error), status=409) from error
+            outcome.writes += 1
         self._accept(child, answer, outcome)
 
     def _accept(self, child: desired_facts.Child, answer: Mapping[str, Any], outcome: Outcome) -> None:
         kind = planning.kind_of(child.manifest)
         record = self._write_back(kind, answer)
-        wanted = canonical.digest(child.manifest)
-        if record.digest != wanted:
+        if planning.is_identity(child):
+            wanted, live = canonical.metadata_digest(child.manifest), record.metadata_digest
+        else:
+            wanted, live = canonical.digest(child.manifest), record.digest
+        if live != wanted:
             log.info(
                 "the API server stores an object differently from how it was written",
                 extra={"kind": kind.kind, "object": child.name},
             )
-            outcome.accepted[child.kind, child.name] = (wanted, record.digest)
+            outcome.accepted[child.kind, child.name] = (wanted, live)
+
+
+def _labels_only(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    metadata = {field: manifest["metadata"][field] for field in ("namespace", "name", "labels")}
+    return {"apiVersion": manifest["apiVersion"], "kind": manifest["kind"], "metadata": metadata}
+
+
+def _disowned(wanted: Mapping[str, Any], live: Mapping[str, Any], uid: str) -> list[dict[str, Any]]:
+    """Operations that take the sandbox off the owners of what is to outlive it.
+
+    Server-side apply does not: an object that was created by POST has its owners from another manager.
+    """
+    if any(owner["uid"] == uid for owner in wanted.get("ownerReferences") or ()):
+        return []
+    held = [owner["uid"] for owner in live.get("ownerReferences") or ()]
+    return [
+        {"op": "remove", "path": f"/metadata/ownerReferences/{index}"}
+        for index in reversed(range(len(held)))
+        if held[index] == uid
+    ]
 
 
 def _label(step: planning.Step) -> str:

@@ -51,6 +51,8 @@ class Situation:
         pending: stages of which an object is not as wanted, as observed.
         problems: what is wrong with the spec, its Secrets or the writes.
         findings: causes by component, for components that are not ready.
+        children: the sandbox's own; never those of an earlier sandbox of the same name.
+        releasing: an earlier exposure is not yet known to be gone.
     """
 
     sandbox: v1alpha1.AISandbox
@@ -62,6 +64,7 @@ class Situation:
     problems: tuple[Problem, ...] = ()
     notices: tuple[str, ...] = ()
     linode: LinodeView = LinodeView()
+    releasing: bool = False
     findings: Mapping[str, diagnosis.Finding] = dataclasses.field(default_factory=dict)
 
     @property
@@ -93,7 +96,8 @@ def judge(situation: Situation) -> tuple[Verdict, ...]:
 def _verdict(type_: ConditionType, status: Status, reason: Reason, message: str = "") -> Verdict:
     doc = reason.doc
     text = message or doc.meaning
-    if status != "True" and doc.remedy not in ("Nothing to do.", "Wait."):
+    bad = status == "True" if type_ is ConditionType.STALLED else status != "True"
+    if bad and doc.remedy not in ("Nothing to do.", "Wait."):
         text = f"{text.rstrip('.')}. {doc.remedy}"
     return Verdict(type=type_, status=status, reason=reason, message=text)
 
@@ -159,6 +163,10 @@ def _network_protected(situation: Situation) -> Verdict:
     linode = situation.linode
     if Stage.POLICY in situation.pending or situation.access_pending:
         return _verdict(type_, "False", Reason.ProtectionPending)
+    if not situation.public and situation.releasing:
+        return _verdict(
+            type_, "False", Reason.ProtectionPending, "the earlier NodeBalancer is not yet known to be gone"
+        )
     if not situation.public:
         return _verdict(
             type_,
@@ -173,7 +181,7 @@ def _network_protected(situation: Situation) -> Verdict:
             type_, "False", Reason.ProtectionPending, "the Cloud Firewall is being brought up to date"
         )
     service = situation.children.get(("Service", situation.name))
-    if service is None or not service.facts["address"]:
+    if service is None or not (service.facts["address"] or service.facts["hostname"]):
         return _verdict(
             type_,
             "True",
@@ -224,6 +232,10 @@ def _engine_ready(situation: Situation) -> Verdict:
 
 def _chat_ready(situation: Situation) -> Verdict:
     type_ = ConditionType.CHAT_READY
+    if Stage.WORKLOAD in situation.pending:
+        # A Deployment that could not be brought to the spec still runs what an earlier spec asked for.
+        finding = situation.findings.get("chat") or situation.findings.get("gateway")
+        return _pods(type_, finding, "a workload is not as the spec says yet")
     gateway = situation.children.get(("Deployment", f"{situation.name}-gateway"))
     if gateway is None or not rolled_out(gateway):
         return _pods(type_, situation.findings.get("gateway"), "the gateway's pods are starting")
@@ -237,6 +249,8 @@ def _chat_ready(situation: Situation) -> Verdict:
 
 def _exposed(situation: Situation) -> Verdict:
     type_ = ConditionType.EXPOSED
+    if not situation.public and situation.releasing:
+        return _verdict(type_, "False", Reason.Progressing, "The earlier NodeBalancer is being removed.")
     if not situation.public:
         # "Nothing public" is what this spec asks for: True, so that all-True means done.
         return _verdict(type_, "True", Reason.NotExposed)

@@ -88,6 +88,9 @@ class _Entry:
     confirm: Confirm
     result: Result | None = None
     reached: Goal | None = None
+    """The goal that `result` is about, whether it was a success or not."""
+    confirmed: Goal | None = None
+    """The goal that was reached last, so that repairing it needs no confirmation."""
     checked_at: float = float("-inf")
     retry_at: float = float("-inf")
     failures: int = 0
@@ -109,6 +112,7 @@ class Keeper:
         repaired: Callable[[Key, tuple[str, ...]], None] = lambda _key, _what: None,
         guard: Callable[[], None] = lambda: None,
         concurrency: int = 16,
+        attach_grace: float = ATTACH_GRACE,
         leak_grace: float = LEAK_GRACE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -118,6 +122,7 @@ class Keeper:
         self._repaired = repaired
         self._guard = guard
         self._slots = asyncio.Semaphore(concurrency)
+        self._attach_grace = attach_grace
         self._leak_grace = leak_grace
         self._clock = clock
         self._entries: dict[str, _Entry] = {}
@@ -142,9 +147,16 @@ class Keeper:
         current = result if entry.reached == goal else None
         if current is None and result is not None:
             # What was known for an earlier goal still names the objects, but proves nothing now.
-            view = dataclasses.replace(result.view, current=False, attached=False)
+            view = dataclasses.replace(
+                result.view, current=result.view.current and _same_rules(entry.reached, goal), attached=False
+            )
             current = dataclasses.replace(result, view=view, released=False)
-        wait = entry.retry_at - now if entry.retry_at > now else self._check_interval
+        if entry.retry_at > now:
+            wait = entry.retry_at - now
+        elif entry.task is not None and not entry.task.done():
+            wait = self._check_interval  # it asks for a pass itself when it ends
+        else:
+            wait = entry.checked_at + self._check_interval - now
         return current, max(wait, 0.1)
 
     def forget(self, uid: str) -> None:
@@ -164,7 +176,7 @@ class Keeper:
         async with self._slots:
             while True:
                 goal = entry.goal
-                first = entry.reached != goal
+                first = entry.confirmed != goal or isinstance(goal, Release)
                 try:
                     if first and not await entry.confirm():
                         log.info(
@@ -179,9 +191,9 @@ class Keeper:
                     break
                 entry.failures, entry.retry_at = 0, float("-inf")
                 entry.checked_at = self._clock()
-                entry.result, entry.reached = result, goal
+                entry.result, entry.reached, entry.confirmed = result, goal, goal
                 pending = isinstance(goal, Release) and not result.released
-                unattached = isinstance(goal, Protect) and bool(goal.address) and not result.view.attached
+                unattached = _has_address(goal) and not result.view.attached
                 if pending or unattached:
                     entry.reached = None if pending else goal
                     entry.retry_at = self._clock() + 2 * FIRST_RETRY
@@ -192,7 +204,7 @@ class Keeper:
 
     def _fail(self, key: Key, entry: _Entry, goal: Goal, error: Exception) -> None:
         entry.failures += 1
-        delay = min(LONGEST_RETRY, FIRST_RETRY * 2.0 ** (entry.failures - 1))
+        delay = min(LONGEST_RETRY, FIRST_RETRY * 2.0 ** min(entry.failures - 1, 32))
         asked = getattr(error, "retry_after", None)
         entry.retry_at = self._clock() + max(delay, float(asked or 0.0))
         entry.checked_at = float("-inf")
@@ -254,7 +266,7 @@ class Keeper:
             firewall_id=view.firewall_id,
             annotated_id=int(goal.annotation) if goal.annotation.isdigit() else None,
             waited=self._clock() - entry.bare_since,
-            grace=ATTACH_GRACE,
+            grace=self._attach_grace,
         )
         if attachment.attached:
             self._repaired(key, (attachment.message,))
@@ -283,6 +295,19 @@ class Keeper:
             waiting_for="; ".join(state.blocked),
             overdue=self._clock() - entry.since > self._leak_grace,
         )
+
+
+def _has_address(goal: Goal) -> bool:
+    return isinstance(goal, Protect) and bool(goal.address or goal.hostname)
+
+
+def _same_rules(earlier: Goal | None, goal: Goal) -> bool:
+    """Whether a firewall that was seen to serve the earlier goal serves this one."""
+    return (
+        isinstance(earlier, Protect)
+        and isinstance(goal, Protect)
+        and (earlier.owner, earlier.rules) == (goal.owner, goal.rules)
+    )
 
 
 def _problem(error: Exception) -> judge.Problem:

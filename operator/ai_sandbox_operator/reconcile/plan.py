@@ -72,12 +72,14 @@ class Plan:
         steps: writes by stage.
         prune: deletions of leftovers, pods before the policies that guard them.
         waiting: names of objects whose predecessors must vanish first.
+        pending: stages of which something is not as wanted, whether it can be changed now or not.
     """
 
     retract: tuple[Delete, ...] = ()
     steps: tuple[Step, ...] = ()
     prune: tuple[Delete, ...] = ()
     waiting: tuple[str, ...] = ()
+    pending: frozenset[Stage] = frozenset()
 
     @property
     def empty(self) -> bool:
@@ -114,14 +116,21 @@ def plan(desired: Iterable[Child], observed: Observed, context: Context) -> Plan
     wanted = {(child.kind, child.name): child for child in desired}
     steps: list[Step] = []
     waiting: list[str] = []
+    pending: set[Stage] = set()
+    ceiling = max(Stage) + 1
     for key, child in sorted(wanted.items(), key=lambda item: (item[1].stage, item[0])):
         record = observed.get(key)
-        if component(child) in context.hold or (child.stage is Stage.EXPOSURE and not context.expose):
+        if child.stage is Stage.EXPOSURE and not context.expose:
+            continue
+        if component(child) in context.hold and child.stage is not Stage.POLICY:
             continue
         if record is None:
             steps.append(Create(stage=child.stage, child=child))
         elif record.deleting or record.owner_uid not in ("", context.uid):
             waiting.append(f"{child.kind} {child.name}")
+            pending.add(child.stage)
+            # A policy that is going away guards no new pod, and what is incomplete is not exposed.
+            ceiling = min(ceiling, Stage.WORKLOAD if child.stage is Stage.POLICY else Stage.EXPOSURE)
         elif key in context.replace:
             steps.append(Delete(stage=child.stage, record=record))
         elif (step := _change(child, record, context)) is not None:
@@ -129,18 +138,25 @@ def plan(desired: Iterable[Child], observed: Observed, context: Context) -> Plan
     leftovers = [
         record for key, record in observed.items() if key not in wanted and _removable(record, context.uid)
     ]
-    external = [r for r in leftovers if _is_external(r)]
-    others = [r for r in leftovers if not _is_external(r)]
+    retract = tuple(
+        # The one external Service that the spec wants stays, whatever is known of its firewall.
+        Delete(stage=Stage.EXPOSURE, record=record)
+        for record in leftovers
+        if _is_external(record) and not (context.exposed and record.name == record.sandbox)
+    )
+    prune = tuple(
+        Delete(stage=stage, record=record)
+        for stage, record in sorted(
+            ((_stage(record), record) for record in leftovers if not _is_external(record)),
+            key=lambda pair: (-pair[0], pair[1].kind, pair[1].name),
+        )
+    )
     return Plan(
-        retract=tuple(Delete(stage=Stage.EXPOSURE, record=r) for r in external if not context.exposed),
-        steps=tuple(steps),
-        prune=tuple(
-            Delete(stage=stage, record=record)
-            for stage, record in sorted(
-                ((_stage(record), record) for record in others), key=lambda p: (-p[0], p[1].kind, p[1].name)
-            )
-        ),
+        retract=retract,
+        steps=tuple(step for step in steps if step.stage < ceiling),
+        prune=prune,
         waiting=tuple(waiting),
+        pending=frozenset(pending | {step.stage for step in (*retract, *steps, *prune)}),
     )
 
 
@@ -149,20 +165,26 @@ def component(child: Child) -> str:
     return str(child.manifest["metadata"]["labels"][names.LABEL_COMPONENT])
 
 
+def is_identity(child: Child) -> bool:
+    """Whether only metadata is compared: the content is generated, immutable or the server's."""
+    return child.create_only or child.kind in {"Job", "PersistentVolumeClaim"}
+
+
 def _change(child: Child, record: seen.Seen, context: Context) -> Step | None:
     manifest = child.manifest
-    if child.create_only or child.kind in {"Job", "PersistentVolumeClaim"}:
+    if is_identity(child):
         if (size := _growth(manifest, record)) is not None:
             return Merge(
                 stage=child.stage, child=child, patch={"spec": {"resources": {"requests": {"storage": size}}}}
             )
-        if canonical.metadata_digest(manifest) != record.metadata_digest:
-            return Apply(stage=child.stage, child=child, manifest=_metadata_only(manifest), whole=False)
-        return None
+        wanted = canonical.metadata_digest(manifest)
+        if record.metadata_digest == wanted or _accepted(child, context, wanted, record.metadata_digest):
+            return None
+        return Apply(stage=child.stage, child=child, manifest=_metadata_only(manifest), whole=False)
     if child.kind == "Deployment" and component(child) == ENGINE:
         return _change_engine(child, record, context)
     wanted = canonical.digest(manifest)
-    if record.digest == wanted or context.accepted.get((child.kind, child.name)) == (wanted, record.digest):
+    if record.digest == wanted or _accepted(child, context, wanted, record.digest):
         return None
     return Apply(stage=child.stage, child=child, manifest=manifest, whole=True)
 
@@ -176,13 +198,18 @@ def _change_engine(child: Child, record: seen.Seen, context: Context) -> Step | 
     inputs = child.manifest["metadata"]["annotations"][seen.ANNOTATION_ENGINE_INPUTS]
     same_inputs = record.facts["engine_inputs"] == inputs
     replicas = child.manifest["spec"]["replicas"]
-    if context.running and not same_inputs and not context.model_cached and record.facts["replicas"]:
-        return None  # the old engine serves until the new model is complete
+    if context.running and not context.model_cached and record.facts["replicas"]:
+        # The old engine serves until the new model is complete; and it holds its model in memory, so a
+        # download Job that somebody deleted is no reason to end it.
+        return None
     if not same_inputs or record.facts["foreign_template"]:
         return Apply(stage=child.stage, child=child, manifest=child.manifest, whole=True)
     if record.facts["replicas"] != replicas:
         return Merge(stage=child.stage, child=child, patch={"spec": {"replicas": replicas}})
-    if canonical.metadata_digest(child.manifest) != record.metadata_digest:
+    wanted = canonical.digest(child.manifest)
+    if canonical.metadata_digest(child.manifest) != record.metadata_digest and not _accepted(
+        child, context, wanted, record.digest
+    ):
         return Merge(
             stage=child.stage,
             child=child,
@@ -195,6 +222,11 @@ def _change_engine(child: Child, record: seen.Seen, context: Context) -> Step | 
             },
         )
     return None
+
+
+def _accepted(child: Child, context: Context, wanted: bytes, live: bytes) -> bool:
+    """Whether a repair of exactly this difference has been tried and changed nothing."""
+    return context.accepted.get((child.kind, child.name)) == (wanted, live)
 
 
 def _growth(manifest: Mapping[str, Any], record: seen.Seen) -> str | None:

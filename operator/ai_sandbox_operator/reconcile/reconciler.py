@@ -107,15 +107,21 @@ class Reconciler:
         try:
             sandbox = v1alpha1.parse(body)
         except pydantic.ValidationError as error:
-            await self._refuse(body, error)
-            return None
-        memory = self._memory.get(key)
-        if memory is None or memory.uid != sandbox.metadata.uid:
-            self._forget(key)
-            memory = self._memory[key] = _Memory(uid=sandbox.metadata.uid, began_at=self._clock())
+            sandbox = _bare(body)
+            if not sandbox.metadata.deletion_timestamp:
+                return await self._refuse(sandbox, body, error)
+        memory = self._recall(sandbox)
         if sandbox.metadata.deletion_timestamp:
             return await self._finish(sandbox, body, memory)
         return await self._converge(sandbox, body, memory)
+
+    def _recall(self, sandbox: v1alpha1.AISandbox) -> _Memory:
+        key, uid = sandbox.key, sandbox.metadata.uid
+        memory = self._memory.get(key)
+        if memory is None or memory.uid != uid:
+            self._forget(key)
+            memory = self._memory[key] = _Memory(uid=uid, began_at=self._clock())
+        return memory
 
     async def _converge(
         self, sandbox: v1alpha1.AISandbox, body: Mapping[str, Any], memory: _Memory
@@ -138,16 +144,17 @@ class Reconciler:
             # Before the first Linode write, so that no crash can leave an object that nothing releases.
             await self._deletion.hold(sandbox, body)
         children = self._cache.children(key)
-        service = children.get(("Service", sandbox.metadata.name))
+        own = _own(children, uid)
+        service = own.get(("Service", sandbox.metadata.name))
         linode, again_linode = self._protect(sandbox, service) if public else (judge.LinodeView(), None)
         released = True
         if not public and names.FINALIZER in sandbox.metadata.finalizers and service is None:
             released, again_linode = await self._let_go(sandbox)
 
         # Decide and act.
-        material = await self._credentials.ensure(sandbox, children, address=_address(service))
-        desired = render.render(sandbox, self._facts(sandbox, children, material, linode, service))
-        context = self._context(sandbox, children, memory, missing, linode)
+        material = await self._credentials.ensure(sandbox, own, address=_address(service))
+        desired = render.render(sandbox, self._facts(sandbox, own, material, linode, service))
+        context = self._context(sandbox, own, memory, missing, linode)
         steps = plan.plan(desired, children, context)
         outcome = await self._executor.execute(steps, namespace=key[0], uid=uid)
         memory.accepted.update(outcome.accepted)
@@ -157,11 +164,13 @@ class Reconciler:
             steps = plan.plan(desired, children, context)
 
         # Tell.
-        findings = await self._diagnose(sandbox, children, memory)
+        own = _own(children, uid)
+        findings = await self._diagnose(sandbox, own, memory)
         situation = self._situation(
             sandbox,
-            children=children,
-            pending=frozenset(step.stage for step in steps.steps) | frozenset(outcome.held_back),
+            children=own,
+            pending=steps.pending | frozenset(outcome.held_back),
+            releasing=not public and (not released or ("Service", sandbox.metadata.name) in own),
             access_pending=_gateway_pending(steps, sandbox.metadata.name),
             problems=(*(problem for _, problem in missing), *_write_problems(outcome)),
             linode=linode,
@@ -174,7 +183,7 @@ class Reconciler:
         if outcome.failures or steps.waiting or not released:
             retries = [error.retry_after for _, error in outcome.failures if error.retry_after]
             waits.append(max([1.0, *retries]))
-        if situation.findings or not _all_rolled_out(children, situation):
+        if situation.findings or not _all_rolled_out(own, situation):
             waits.append(DIAGNOSE_EVERY)
         due = [wait for wait in waits if wait is not None]
         return min(due) if due else None
@@ -205,6 +214,8 @@ class Reconciler:
 
     async def _let_go(self, sandbox: v1alpha1.AISandbox) -> tuple[bool, float | None]:
         """The spec no longer wants a NodeBalancer: release, then drop the finalizer."""
+        if await self._deletion.withdraw(sandbox):
+            return False, None
         result, again = self._release(sandbox)
         if result is not None and result.released:
             await self._deletion.let_go(sandbox)
@@ -303,7 +314,9 @@ class Reconciler:
     ) -> judge.Situation:
         return judge.Situation(
             sandbox=sandbox,
-            children=self._cache.children(sandbox.key) if children is None else children,
+            children=_own(self._cache.children(sandbox.key), sandbox.metadata.uid)
+            if children is None
+            else children,
             engine_inputs=engine.engine_inputs(sandbox),
             fetch_job=fetch.job_name(sandbox),
             notices=_unsupported(sandbox),
@@ -321,8 +334,13 @@ class Reconciler:
         if not waiting or young or now - memory.diagnosed_at < DIAGNOSE_EVERY * 0.9:
             return dict(memory.findings)
         selector = f"{names.MANAGED_BY_SELECTOR},{names.LABEL_SANDBOX}={sandbox.metadata.name}"
-        pods = await self._client.list_all(kinds.POD, sandbox.metadata.namespace, label_selector=selector)
         memory.diagnosed_at = now
+        try:
+            pods = await self._client.list_all(kinds.POD, sandbox.metadata.namespace, label_selector=selector)
+        except errors.KubeError as error:
+            # A cause that is not known must not keep the status from being told.
+            log.warning("pods not listed", extra={"key": sandbox.key, "error": str(error)})
+            return dict(memory.findings)
         memory.findings = {}
         for component in waiting:
             mine = [p for p in pods if p["metadata"]["labels"].get(names.LABEL_COMPONENT) == component]
@@ -415,20 +433,40 @@ class Reconciler:
                 )
         return min(again or 1.0, 5.0)
 
-    async def _refuse(self, body: Mapping[str, Any], error: pydantic.ValidationError) -> None:
+    async def _refuse(
+        self, sandbox: v1alpha1.AISandbox, body: Mapping[str, Any], error: pydantic.ValidationError
+    ) -> float | None:
         """An object that the models cannot read (stored under another CRD): touch nothing but its status."""
         first = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(str(part) for part in first["loc"])
-        sandbox = v1alpha1.AISandbox(metadata=v1alpha1.Metadata.model_validate(body["metadata"]))
         problem = judge.Problem(reason=Reason.InvalidSpec, message=f"{field}: {first['msg']}", stalled=True)
         situation = self._situation(sandbox, problems=(problem,), pending=frozenset(facts.Stage))
-        await self._tell(situation, body, _Memory())
+        return await self._tell(situation, body, self._recall(sandbox))
 
     def _forget(self, key: Key) -> None:
         memory = self._memory.pop(key, None)
         if memory is not None:
             self._linode.forget(memory.uid)
             self._recorder.forget(memory.uid)
+            self._credentials.forget(memory.uid)
+
+
+def _bare(body: Mapping[str, Any]) -> v1alpha1.AISandbox:
+    """An object whose spec cannot be read: what was told of it stays known, and it can be deleted."""
+    metadata = v1alpha1.Metadata.model_validate(body["metadata"])
+    try:
+        status = v1alpha1.AISandboxStatus.model_validate(body.get("status") or {})
+    except pydantic.ValidationError:
+        status = v1alpha1.AISandboxStatus()
+    return v1alpha1.AISandbox(metadata=metadata, status=status)
+
+
+def _own(children: Mapping[tuple[str, str], seen.Seen], uid: str) -> dict[tuple[str, str], seen.Seen]:
+    """Without what an earlier sandbox of the same name left and the garbage collector has yet to take.
+
+    It holds names, which the plan must know, but proves nothing and lends nothing to this sandbox.
+    """
+    return {key: record for key, record in children.items() if record.owner_uid in ("", uid)}
 
 
 async def write_status(

@@ -119,6 +119,8 @@ async def _serve(
         linode,
         add=work.add,
         check_interval=settings.linode_check_interval,
+        attach_grace=settings.attach_grace,
+        leak_grace=settings.leak_grace,
         repaired=_count_repairs,
         guard=guard,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import ipaddress
+import math
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -26,6 +27,8 @@ class Settings:
     linode_url: str
     linode_token_file: str | None
     linode_check_interval: float
+    attach_grace: float
+    leak_grace: float
     resync_interval: float
     workers: int
     lease_namespace: str
@@ -60,11 +63,15 @@ def add_arguments(parser: argparse.ArgumentParser, environment: Mapping[str, str
 
     def option(group: argparse._ArgumentGroup, flag: str, default: Any, text: str, **options: Any) -> None:
         variable = ENVIRONMENT_PREFIX + flag.removeprefix("--").replace("-", "_").upper()
-        value = environment.get(variable, default)
+        # An empty variable is one that a manifest leaves open.
+        value = environment.get(variable) or default
         shown = f" Default: {default}." if default not in (None, "", False) else ""
         if options.get("action") is _Collect:
-            convert = options.get("type", str)
-            value = [convert(part) for part in str(value or "").split(",") if part]
+            value = [part.strip() for part in str(value or "").split(",") if part.strip()]
+        if variable in environment:
+            _check(parser, variable, value, options)
+        if options.get("action") is _Collect:
+            value = [options.get("type", str)(part) for part in value]
         group.add_argument(flag, default=value, help=f"{text}{shown} [{variable}]", **options)
 
     cluster = parser.add_argument_group("Kubernetes")
@@ -127,6 +134,21 @@ def add_arguments(parser: argparse.ArgumentParser, environment: Mapping[str, str
     )
     option(
         linode,
+        "--attach-grace",
+        "20",
+        "Seconds after which a firewall that the cloud controller manager did not attach is attached by the "
+        "operator.",
+        type=_seconds,
+    )
+    option(
+        linode,
+        "--leak-grace",
+        "60",
+        "Seconds after which a NodeBalancer that outlives its Service counts as leaked and is deleted.",
+        type=_seconds,
+    )
+    option(
+        linode,
         "--cluster-id",
         None,
         "Marks Linode objects of this cluster. Absent: UID of namespace kube-system.",
@@ -152,7 +174,7 @@ def add_arguments(parser: argparse.ArgumentParser, environment: Mapping[str, str
     service = parser.add_argument_group("health and logs")
     option(service, "--health-host", "0.0.0.0", "Address of /healthz, /readyz and /metrics.")  # noqa: S104
     option(
-        service, "--health-port", "8080", "Port of /healthz, /readyz and /metrics; 0 chooses one.", type=int
+        service, "--health-port", "8080", "Port of /healthz, /readyz and /metrics; 0 chooses one.", type=_port
     )
     option(service, "--log-format", "json", "json or text.", choices=("json", "text"))
     option(
@@ -169,12 +191,14 @@ def from_arguments(arguments: argparse.Namespace) -> Settings:
     images = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(facts.Release)}
     return Settings(
         kubeconfig=arguments.kubeconfig or None,
-        context=arguments.context,
+        context=arguments.context or None,
         namespaces=tuple(arguments.namespaces or ()),
         cluster_id=arguments.cluster_id,
         linode_url=arguments.linode_url.rstrip("/"),
         linode_token_file=arguments.linode_token_file,
         linode_check_interval=arguments.linode_check_interval,
+        attach_grace=arguments.attach_grace,
+        leak_grace=arguments.leak_grace,
         resync_interval=arguments.resync_interval,
         workers=arguments.workers,
         lease_namespace=arguments.lease_namespace,
@@ -189,6 +213,21 @@ def from_arguments(arguments: argparse.Namespace) -> Settings:
         pod_ranges=tuple(arguments.pod_ranges),
         release=facts.Release(**images),
     )
+
+
+def _check(parser: argparse.ArgumentParser, variable: str, value: Any, options: Mapping[str, Any]) -> None:
+    """End with a sentence on a bad environment variable; argparse itself would not look at its choices."""
+    for part in value if isinstance(value, list) else [value]:
+        try:
+            options.get("type", str)(part)
+        except (argparse.ArgumentTypeError, ValueError) as error:
+            parser.error(f"environment variable {variable}: {error}")
+        if part not in options.get("choices", (part,)):
+            parser.error(f"environment variable {variable}: {part!r} must be {_either(options['choices'])}")
+
+
+def _either(choices: tuple[str, ...]) -> str:
+    return f"{', '.join(choices[:-1])} or {choices[-1]}"
 
 
 def _checked(convert: Callable[[str], Any], text: str, wanted: str) -> Any:
@@ -207,8 +246,15 @@ def _positive(text: str) -> int:
 
 def _seconds(text: str) -> float:
     value = float(_checked(float, text, "a number of seconds"))
-    if value <= 0:
-        raise argparse.ArgumentTypeError(f"{text!r} must be more than 0 seconds")
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} must be more than 0 seconds, and finite")
+    return value
+
+
+def _port(text: str) -> int:
+    value = int(_checked(int, text, "a port number"))
+    if not 0 <= value <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a port number")
     return value
 
 

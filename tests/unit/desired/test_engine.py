@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ai_sandbox_operator.api import v1alpha1
-from ai_sandbox_operator.desired import engine, extra_args, fetch, models, plans, quantity
+from ai_sandbox_operator.desired import engine, fetch, models, plans, quantity
 from unit.desired import samples
 
 Spec = dict[str, Any]
@@ -149,29 +149,6 @@ def test_the_engine_is_offline_and_has_no_hub_token() -> None:
     assert environment["HF_HUB_OFFLINE"] == "1"
     assert "HF_TOKEN" not in environment
     assert not {"VLLM_SERVER_DEV_MODE", "VLLM_ALLOW_RUNTIME_LORA_UPDATING"} & environment.keys()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "refused"),
-    [
-        ([], ()),
-        (["--enforce-eager", "--kv-cache-dtype", "fp8"], ()),
-        (["--reasoning-parser", "qwen3", "--config-format", "hf", "--tool-call-parser=hermes"], ()),
-        (["-O3", "-q", "awq", "-dp", "1"], ()),
-        (["--api-key", "x"], ("--api-key",)),
-        (["--api_key=x"], ("--api_key",)),
-        (["--api-k=x"], ("--api-k",)),
-        (["--tool-serv", "demo"], ("--tool-serv",)),
-        (["--profiler-config.profiler=torch"], ("--profiler-config.profiler",)),
-        (["--host=::", "--port=80", "--uds=/x"], ("--host", "--port", "--uds")),
-        (["-tp", "2"], ("-tp",)),
-        (["-t=2"], ("-t",)),
-        (["--config", "file.yaml"], ("--config",)),
-        (["--", "x"], ("--",)),
-    ],
-)
-def test_refused_arguments(arguments: list[str], refused: tuple[str, ...]) -> None:
-    assert extra_args.refused(arguments) == refused
 
 
 def job(spec: Spec) -> dict[str, Any]:

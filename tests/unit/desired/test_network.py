@@ -218,6 +218,27 @@ def test_the_operator_reads_the_status_port_when_it_is_known_where_it_runs() -> 
     assert connections({}, known) == BASE | {"OPERATOR -> GATEWAY:9902"}
 
 
+@pytest.mark.parametrize(
+    ("policy", "sources"),
+    [
+        ("demo-engine", {"chat", "gateway"}),
+        ("demo-chat", {"gateway"}),
+        ("demo-gateway", set()),
+        ("demo-fetch", set()),
+    ],
+)
+def test_each_component_admits_its_callers_whether_or_not_others_may_call(
+    policy: str, sources: set[str]
+) -> None:
+    rules = samples.child(samples.rendered(), "NetworkPolicy", policy)["spec"].get("ingress", [])
+    found = {
+        peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"]
+        for rule in rules
+        for peer in rule["from"]
+    }
+    assert found == sources
+
+
 def test_no_rule_lacks_peers_or_ports() -> None:
     """A rule without peers, or without ports, admits everybody, or everything."""
     for policy in (c.manifest for c in samples.rendered({}, samples.EXPOSED) if c.kind == "NetworkPolicy"):

@@ -9,10 +9,11 @@ import re
 from typing import Any
 
 import hypothesis
+import pytest
 from hypothesis import strategies as st
 
 from ai_sandbox_operator.api import kinds, v1alpha1
-from ai_sandbox_operator.desired import allowlist, engine, envoy_routes, facts, render
+from ai_sandbox_operator.desired import allowlist, common, engine, envoy_routes, facts, render
 from unit.desired import samples
 
 Spec = dict[str, Any]
@@ -213,6 +214,8 @@ def test_engine_inputs_ignore_the_release_and_spelt_out_defaults() -> None:
         v1alpha1.AISandboxSpec().model_dump(mode="json", by_alias=True, exclude_none=True)
     )
     assert engine.engine_inputs(plain) == engine.engine_inputs(spelt)
+    # No default is part of it: a field that a later release adds must not look like a change.
+    assert engine.engine_inputs(plain) == common.fingerprint({"model": {}, "engine": {}, "gpu": {}})
     newer = dataclasses.replace(samples.FACTS, release=facts.Release(engine_image="vllm/vllm-openai:v0.34.0"))
     for known in (samples.FACTS, newer):
         deployment = samples.child(samples.rendered({}, known), "Deployment", "demo-engine")
@@ -276,6 +279,30 @@ def test_the_access_revision_is_served_and_follows_who_is_admitted(spec: Spec, k
     more = samples.sandbox({**spec, "access": {**access, "allowlist": [{"cidr": "0.0.0.0/0"}]}})
     same = allowlist.networks(sandbox.spec.access, "API") == allowlist.networks(more.spec.access, "API")
     assert same or allowlist.access_revision(more) != revision
+
+
+@hypothesis.given(samples.specs, samples.known)
+def test_envoy_gets_no_empty_list_of_principals(spec: Spec, known: facts.Facts) -> None:
+    """Envoy refuses an empty list, and would go on serving what it served before."""
+    files = samples.content(samples.child(samples.rendered(spec, known), "Secret", "demo-gateway"))
+    for name, text in files.items():
+        assert "[]" not in text, name
+        assert not name.startswith("rds-external") or "policies" not in text or "direct_remote_ip" in text
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"access": {"exposure": "NodeBalancer"}},
+        {"access": {"allowlist": [{"cidr": "203.0.113.4/32"}]}},
+        {"access": {"inCluster": [{}]}},
+        {"access": {"inCluster": [{"podSelector": {}}]}},
+        {"access": {"apiKeys": [{"name": "alice"}]}},
+        {"chat": {"enabled": False}},
+    ],
+)
+def test_what_makes_a_new_access_revision(spec: Spec) -> None:
+    assert allowlist.access_revision(samples.sandbox(spec)) != allowlist.access_revision(samples.sandbox())
 
 
 def test_a_description_is_no_new_access_revision() -> None:

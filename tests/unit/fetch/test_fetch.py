@@ -241,6 +241,24 @@ def test_a_granted_token_opens_a_gated_model(fetch: Fetch) -> None:
     assert TOKEN not in json.dumps(said)
 
 
+def test_i6_a_token_in_the_wrong_field_is_not_repeated(fetch: Fetch) -> None:
+    fetch.hub.known_tokens = (TOKEN,)
+    code, said = fetch(TOKEN, revision=TOKEN)
+    assert code == FetchFailure.RevisionNotFound.code
+    assert TOKEN not in json.dumps(said)
+    assert TOKEN not in fetch.log.read_text()
+
+
+def test_i6_no_token_is_taken_from_a_file(fetch: Fetch) -> None:
+    stored = fetch.directory / ".cache" / "huggingface" / "token"
+    stored.parent.mkdir(parents=True)
+    stored.write_text(TOKEN)
+    with process(fetch) as running:
+        running.communicate(timeout=60)
+    assert running.returncode == 0
+    assert fetch.hub.tokens == {""}
+
+
 def test_a_hub_that_is_not_there_is_unreachable(fetch: Fetch, unused_tcp_port: int) -> None:
     fetch.url = f"http://127.0.0.1:{unused_tcp_port}"
     code, said = fetch()

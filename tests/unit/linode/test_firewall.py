@@ -311,6 +311,7 @@ DRIFTS = [
     ("a protocol of a newer API", rule(protocol="ALL"), False, ("may admit anybody",)),
     ("an action of a newer API", rule(action="ALLOW"), False, ("may admit anybody",)),
     ("a reference to a rule set", models.Rule(ruleset=7), False, ("may admit anybody",)),
+    ("a rule with a rule set beside its fields", rule(ruleset=7), False, ("may admit anybody",)),
     ("a prefix list", rule(addresses={"ipv4": ["pl::vendor"]}), False, ("may admit anybody",)),
     ("no addresses", rule(addresses={}), False, ("may admit anybody",)),
     ("a wide range of ports", rule(ports="1-65535"), False, ("may admit anybody",)),

@@ -72,6 +72,15 @@ async def test_hazard_6_the_firewall_outlives_the_nodebalancer(
     assert writes(sim, mark) == []
 
 
+async def test_hazard_6_holds_although_the_firewall_is_not_assigned_any_more(
+    sim: LinodeSimulator, client: api.LinodeClient, world: World
+) -> None:
+    """Whoever detached it may attach it again; while the NodeBalancer lives there is something to close."""
+    sim.state.detach(world.nodebalancer)
+    assert not (await end(client, world, gone_for=10)).done
+    assert writes(sim) == []
+
+
 @pytest.mark.parametrize("recorded", [True, False], ids=["recorded", "never recorded"])
 async def test_hazard_7_a_leaked_nodebalancer_is_deleted_after_the_grace(
     recorded: bool, sim: LinodeSimulator, client: api.LinodeClient, world: World

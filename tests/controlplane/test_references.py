@@ -1,0 +1,139 @@
+"""Secrets that a spec names: missing ones are told, hold back what needs them, and nothing else.
+
+They are the user's and carry no label, so the operator learns of them by reading; nobody has to touch
+the sandbox when one appears.
+"""
+
+from __future__ import annotations
+
+import base64
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from ai_sandbox_operator.api import kinds
+from controlplane import steps
+from controlplane.steps import closed, placed, public
+from lab.cluster.lab import Lab
+from lab.world import World
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+#: A reference is read again after at most 15 seconds, or 40 while it is there (see references.py).
+APPEARS, VANISHES = 25.0, 50.0
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def world(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    lab.nodes.reset()
+    folder = tmp_path_factory.mktemp("references")
+    async with World(lab, folder, operator={"flags": steps.FLAGS}) as made:
+        await made.operator.start()
+        yield made
+        assert made.linode.violations == []
+        assert made.proxy.errors == []
+
+
+@pytest.fixture
+def name() -> str:
+    return f"r-{uuid.uuid4().hex[:6]}"
+
+
+async def create_secret(world: World, name: str, values: Mapping[str, str]) -> None:
+    manifest: dict[str, Any] = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": name, "namespace": world.namespace},
+        "data": {key: base64.b64encode(value.encode()).decode() for key, value in values.items()},
+    }
+    await world.api.create(kinds.SECRET, manifest)
+
+
+async def drop_key(world: World, name: str, key: str) -> None:
+    await world.api.merge_patch(kinds.SECRET, world.namespace, name, {"data": {key: None}})
+
+
+async def workloads(world: World, name: str) -> dict[str, tuple[str, int]]:
+    """UID and generation of every Deployment and Job."""
+    return {
+        key[1]: (live["metadata"]["uid"], live["metadata"]["generation"])
+        for key, live in (await world.children(name)).items()
+        if key[0] in ("Deployment", "Job")
+    }
+
+
+def case(name: str, which: str) -> tuple[dict[str, Any], dict[str, str], str, str]:
+    """Spec, the Secret's values, a key of it, and the field that names it."""
+    secret = f"{name}-given"
+    match which:
+        case "hub token":
+            spec: dict[str, Any] = {"model": {"tokenSecretRef": {"name": secret, "key": "token"}}}
+            return spec, {"token": "hf_secret_value"}, "token", "spec.model.tokenSecretRef"
+        case "certificate":
+            spec = {"access": {"tls": {"mode": "Secret", "secretName": secret}}}
+            values = {"tls.crt": "certificate", "tls.key": "key"}
+            return spec, values, "tls.key", "spec.access.tls.secretName"
+        case _:
+            spec = {"chat": {"admin": {"secretName": secret}}}
+            return spec, {"password": "a-given-password"}, "password", "spec.chat.admin.secretName"
+
+
+def merged(spec: dict[str, Any]) -> dict[str, Any]:
+    base = public()
+    return {**base, **spec, "access": {**base["access"], **spec.get("access", {})}}
+
+
+@pytest.mark.parametrize("which", ["hub token", "certificate", "administrator"])
+async def test_a_missing_secret_is_named_and_its_appearance_is_enough(
+    world: World, name: str, which: str
+) -> None:
+    spec, values, key, field = case(name, which)
+    await world.apply(name, merged(spec))
+    told = await world.until(name, "SpecValid", "False", reason="SecretNotFound")
+    assert f"{field}: Secret {name}-given does not exist" in told["message"]
+    await world.quiet(1.0)
+    fetched = [n for n in await workloads(world, name) if "-fetch-" in n]
+    assert bool(fetched) is (which != "hub token"), "only what needs the Secret waits"
+    assert (await world.condition(name, "Ready"))["status"] == "False"
+    mark = world.linode.journal.last
+
+    await create_secret(world, f"{name}-given", values)
+    await world.until(name, "SpecValid", timeout=APPEARS)
+    at = await placed(world, name)
+    await world.until(name, "ModelCached")
+    assert closed(world, at.balancer)
+    assert values[key] not in world.operator.log(), "what a Secret holds is never logged"
+    assert mark <= world.linode.journal.last
+
+
+async def test_a_secret_that_loses_its_key_stops_nothing_and_opens_nothing(world: World, name: str) -> None:
+    made: dict[str, tuple[str, str, str, dict[str, tuple[str, int]], int]] = {}
+    for number, which in enumerate(("hub token", "certificate", "administrator")):
+        each = f"{name}-{number}"
+        spec, values, key, field = case(each, which)
+        await create_secret(world, f"{each}-given", values)
+        await world.apply(each, merged(spec))
+        at = await placed(world, each)
+        await world.until(each, "ModelCached")
+        await world.until(each, "ChatReady")
+        made[each] = (f"{each}-given", key, field, await workloads(world, each), at.balancer)
+    watchman = steps.Watchman(world)
+    for secret, key, *_ in made.values():
+        await drop_key(world, secret, key)
+    for each, (secret, key, field, before, balancer) in made.items():
+        told = await world.until(each, "SpecValid", "False", reason="SecretKeyMissing", timeout=VANISHES)
+        assert f"{field}: Secret {secret} has no key {key}" in told["message"]
+        assert await workloads(world, each) == before, "what runs keeps running"
+        assert closed(world, balancer)
+        # A narrowing takes effect all the same.
+        await world.edit(each, {"access": {"allowlist": [{"cidr": "203.0.113.8/30"}]}})
+    for _, _, _, _, balancer in made.values():
+
+        async def narrowed(balancer: int = balancer) -> bool:
+            now = world.linode.state.snapshot()
+            return now.admits(balancer, "203.0.113.9", 8000) and not now.admits(balancer, "203.0.113.99", 8000)
+
+        await world.eventually(narrowed, what="the narrowing")
+    assert watchman.openings == []

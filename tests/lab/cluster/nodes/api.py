@@ -1,0 +1,165 @@
+"""A small client of the API server: requests, and LIST with WATCH that reconnects."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import pathlib
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, Self
+
+import aiohttp
+import yaml
+
+log = logging.getLogger("lab.nodes")
+
+MERGE = "application/merge-patch+json"
+#: (event type, object); after a new LIST, what is gone comes as DELETED.
+Handler = Callable[[str, dict[str, Any]], None]
+
+
+class ApiError(Exception):
+    """The API server refused."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(f"{status}: {message}")
+        self.status = status
+
+
+class Api:
+    """Speaks to one API server with the client certificate of a kubeconfig."""
+
+    def __init__(self, kubeconfig: pathlib.Path) -> None:
+        self._server, self._tls = _read_kubeconfig(kubeconfig)
+        self._session: aiohttp.ClientSession
+
+    async def __aenter__(self) -> Self:
+        connector = aiohttp.TCPConnector(ssl=self._tls, limit=50)
+        timeout = aiohttp.ClientTimeout(total=30)
+        self._session = aiohttp.ClientSession(self._server, connector=connector, timeout=timeout)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._session.close()
+
+    async def get(self, path: str) -> dict[str, Any]:
+        """Raises: ApiError."""
+        return await self._request("GET", path)
+
+    async def get_or_none(self, path: str) -> dict[str, Any] | None:
+        """The object, None without one. Raises: ApiError."""
+        try:
+            return await self.get(path)
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    async def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Raises: ApiError."""
+        return await self._request("POST", path, body)
+
+    async def patch(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Merge patch. Raises: ApiError."""
+        return await self._request("PATCH", path, body, MERGE)
+
+    async def delete(self, path: str, *, uid: str | None = None, grace: int | None = None) -> None:
+        """Delete; nothing to do when it is gone or, with `uid`, another one. Raises: ApiError."""
+        body: dict[str, Any] = {}
+        if uid is not None:
+            body["preconditions"] = {"uid": uid}
+        if grace is not None:
+            body["gracePeriodSeconds"] = grace
+        try:
+            await self._request("DELETE", path, body)
+        except ApiError as error:
+            if error.status not in (404, 409):
+                raise
+
+    async def watch(self, path: str, handler: Handler, *, selector: str = "") -> None:
+        """Tell `handler` about every object and every change, for ever."""
+        known: dict[str, dict[str, Any]] = {}
+        while True:
+            try:
+                version = await self._list(path, handler, known, selector)
+                while True:
+                    version = await self._follow(path, handler, known, selector, version)
+            except (ApiError, aiohttp.ClientError, TimeoutError, OSError) as error:
+                log.debug("watch %s begins again: %r", path, error)
+                await asyncio.sleep(0.2)
+
+    async def _list(
+        self, path: str, handler: Handler, known: dict[str, dict[str, Any]], selector: str
+    ) -> str:
+        answer = await self.get(f"{path}?fieldSelector={selector}" if selector else path)
+        current = {item["metadata"]["uid"]: item for item in answer.get("items") or ()}
+        for uid in known.keys() - current.keys():
+            handler("DELETED", known.pop(uid))
+        for uid, item in current.items():
+            handler("MODIFIED" if uid in known else "ADDED", item)
+        known.update(current)
+        return str(answer["metadata"]["resourceVersion"])
+
+    async def _follow(
+        self, path: str, handler: Handler, known: dict[str, dict[str, Any]], selector: str, version: str
+    ) -> str:
+        """One WATCH until the server ends it; the version to go on from."""
+        query = {"watch": "1", "resourceVersion": version, "allowWatchBookmarks": "true"}
+        if selector:
+            query["fieldSelector"] = selector
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
+        async with self._session.get(path, params=query, timeout=timeout) as response:
+            if response.status != 200:
+                raise ApiError(response.status, await response.text())
+            async for line in _lines(response):
+                event = json.loads(line)
+                item = event["object"]
+                if event["type"] == "ERROR":
+                    raise ApiError(int(item.get("code", 500)), str(item.get("message", "")))
+                version = item["metadata"]["resourceVersion"]
+                if event["type"] == "BOOKMARK":
+                    continue
+                if event["type"] == "DELETED":
+                    known.pop(item["metadata"]["uid"], None)
+                else:
+                    known[item["metadata"]["uid"]] = item
+                handler(event["type"], item)
+        return version
+
+    async def _request(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, kind: str = "application/json"
+    ) -> dict[str, Any]:
+        data = None if body is None else json.dumps(body)
+        headers = {"Content-Type": kind} if data is not None else {}
+        async with self._session.request(method, path, data=data, headers=headers) as response:
+            answer: dict[str, Any] = json.loads(await response.read() or b"{}")
+            if response.status >= 400:
+                raise ApiError(response.status, str(answer.get("message", "")))
+            return answer
+
+
+async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """Lines of any length; aiohttp's own reader refuses those beyond its buffer."""
+    rest = b""
+    async for chunk in response.content.iter_any():
+        *whole, rest = (rest + chunk).split(b"\n")
+        for line in whole:
+            if line:
+                yield line
+
+
+def _read_kubeconfig(path: pathlib.Path) -> tuple[str, ssl.SSLContext]:
+    """Server and TLS of the current context; files only, no embedded data."""
+    config = yaml.safe_load(path.read_text())
+    context = _named(config["contexts"], config["current-context"])["context"]
+    cluster = _named(config["clusters"], context["cluster"])["cluster"]
+    user = _named(config["users"], context["user"])["user"]
+    tls = ssl.create_default_context(cafile=cluster["certificate-authority"])
+    tls.load_cert_chain(user["client-certificate"], user["client-key"])
+    return str(cluster["server"]), tls
+
+
+def _named(entries: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    return next(entry for entry in entries if entry["name"] == name)
