@@ -65,8 +65,8 @@ async def guarded(world: World, name: str, balancer: int, *, timeout: float = 12
 
     async def probe() -> int | None:
         service = await world.get(kinds.SERVICE, name)
-        annotated = (service or {"metadata": {}})["metadata"].get("annotations", {}).get(
-            names.ANNOTATION_FIREWALL_ID
+        annotated = (
+            (service or {"metadata": {}})["metadata"].get("annotations", {}).get(names.ANNOTATION_FIREWALL_ID)
         )
         on = [one.id for one in world.linode.state.firewalls_of(balancer)]
         return on[0] if len(on) == 1 and str(on[0]) == annotated and closed(world, balancer) else None
@@ -142,10 +142,7 @@ class Watchman:
     def _judge(self, write: Write) -> None:
         now = write.snapshot
         is_open = {
-            (ident, port)
-            for ident in now.nodebalancers
-            for port in PORTS
-            if now.admits(ident, OUTSIDE, port)
+            (ident, port) for ident in now.nodebalancers for port in PORTS if now.admits(ident, OUTSIDE, port)
         }
         self.openings += [(write.actor, *one) for one in sorted(is_open - self._open)]
         for kind in ("firewalls", "nodebalancers"):

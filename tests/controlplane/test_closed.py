@@ -8,34 +8,21 @@ in would be closed too.
 from __future__ import annotations
 
 import asyncio
-import pathlib
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from ai_sandbox_operator.api import kinds
 from lab import admits
-from lab.cluster.lab import Lab
 from lab.linode import faults
 from lab.observer import ClosedObserver
+from lab.proxy import Fault
 from lab.world import World
 
 OFFICE, HOME, OFFICE_SIX = "203.0.113.0/28", "198.18.77.64/30", "2001:db8:1::/64"
 DESK = "203.0.113.4/32"
 ADDRESSES = admits.samples(OFFICE, HOME, OFFICE_SIX, DESK)
 NAME = "closed"
-
-
-@pytest.fixture
-async def started(lab: Lab, tmp_path: pathlib.Path) -> AsyncIterator[World]:
-    """A world whose operator runs."""
-    lab.nodes.reset()
-    async with World(lab, tmp_path, operator={"flags": ["--no-leader-elect"]}) as made:
-        await made.operator.start()
-        yield made
-        assert made.linode.violations == []
-        assert made.proxy.errors == []
 
 
 @pytest.fixture
@@ -222,8 +209,6 @@ async def _asked(world: World, template: str) -> bool:
 async def test_closed_while_the_network_policies_cannot_be_written(judge: ClosedObserver) -> None:
     """No pod may start before its policies; when they come, everything follows."""
     world = judge.world
-    from lab.proxy import Fault
-
     refused = Fault(mode="status", nth=0, plural="networkpolicies", status=500)
     world.proxy.faults.append(refused)
     await judge.apply(access(OFFICE))
@@ -235,5 +220,5 @@ async def test_closed_while_the_network_policies_cannot_be_written(judge: Closed
     await settled(judge)
 
 
-async def _fired(fault: Any) -> bool:
+async def _fired(fault: Fault) -> bool:
     return bool(fault.fired)

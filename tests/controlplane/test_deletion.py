@@ -28,7 +28,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     """One world; its Lease lies elsewhere, because one test deletes the namespace."""
-    lab.nodes.reset()
+    lab.nodes.forget()
     lease = ("--lease-namespace", "default", "--lease-name", f"deletion-{uuid.uuid4().hex[:8]}")
     folder = tmp_path_factory.mktemp("deletion")
     async with World(lab, folder, operator={"flags": (*steps.FLAGS, *lease)}) as made:
@@ -195,7 +195,7 @@ async def test_the_abandon_annotation_ends_it_and_leaves_the_linode_objects(
     await world.delete(name)
     message = await blocked(world, name)
     arguments = message[message.index("kubectl annotate") :].split()[1:6]
-    world.lab.plane.kubectl(*(argument.rstrip(".") for argument in arguments))
+    await asyncio.to_thread(world.lab.plane.kubectl, *(argument.rstrip(".") for argument in arguments))
     await world.gone(name, timeout=8)
     assert left(world, at)[0]
     world.linode.faults.clear()

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     """One world for all hazards; each test has a sandbox of its own."""
-    lab.nodes.reset()
+    lab.nodes.forget()
     async with World(lab, tmp_path_factory.mktemp("hazards"), operator={"flags": steps.FLAGS}) as made:
         await made.operator.start()
         yield made
@@ -214,7 +214,7 @@ async def test_6_service_then_nodebalancer_then_firewall_then_finalizer(
         ("operator", f"/networking/firewalls/{at.firewall}"),
     ]
     # Gone by id, as Linode itself said, before the firewall was touched.
-    asked = [e for e in world.linode.journal.since(mark, token="operator")]
+    asked = world.linode.journal.since(mark, token="operator")
     last = next(e.index for e in asked if e.method == "DELETE")
     assert any(
         e.path == f"/nodebalancers/{at.balancer}" and e.status == 404 and e.index < last for e in asked
@@ -237,7 +237,9 @@ async def test_7_ids_are_recorded_before_the_nodebalancer_exists(world: World, n
         await world.apply(name, public())
 
         async def recorded() -> int | None:
-            found: int | None = ((await world.sandbox(name)).get("status") or {}).get("linode", {}).get("firewallID")
+            found: int | None = (
+                ((await world.sandbox(name)).get("status") or {}).get("linode", {}).get("firewallID")
+            )
             return found
 
         firewall = await world.eventually(recorded, what="the firewall's id in the status")
@@ -289,7 +291,9 @@ async def test_8_an_ignored_annotation_is_told_and_the_operator_attaches_after_i
 
 
 @pytest.mark.parametrize("fault", ["lost_reply", "gateway_timeout"])
-async def test_9_a_lost_reply_to_the_creation_leaves_one_firewall(world: World, name: str, fault: str) -> None:
+async def test_9_a_lost_reply_to_the_creation_leaves_one_firewall(
+    world: World, name: str, fault: str
+) -> None:
     struck = world.linode.faults.add(getattr(faults, fault)("POST", "/networking/firewalls"))
     at = await stand(world, name)
     assert struck.struck == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import uuid
 from collections.abc import AsyncIterator
@@ -14,7 +15,7 @@ from ai_sandbox_operator.api import kinds, names
 from controlplane import steps
 from controlplane.steps import placed, public
 from lab.cluster.lab import Lab
-from lab.cluster.nodes.behaviour import Behaviour, Selector
+from lab.cluster.nodes.behaviour import Behaviour
 from lab.world import World
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     """One world with one GPU, so each test gives its GPU back."""
-    lab.nodes.reset()
+    lab.nodes.forget()
     folder = tmp_path_factory.mktemp("lifecycle")
     async with World(lab, folder, operator={"flags": steps.FLAGS}) as made:
         await made.operator.start()
@@ -37,20 +38,29 @@ async def name(world: World) -> AsyncIterator[str]:
     """A name; its sandbox and that of `<name>-2` go after the test, which frees the GPU."""
     made = f"l-{uuid.uuid4().hex[:6]}"
     yield made
-    world.lab.nodes.reset()
+    world.lab.nodes.forget()
     for each in (made, f"{made}-2"):
         if await world.get(kinds.SANDBOX, each) is not None:
             await world.delete(each)
             await world.gone(each)
 
+        async def freed(each: str = each) -> bool:
+            engine = f"{names.LABEL_SANDBOX}={each},{names.LABEL_COMPONENT}=engine"
+            return not await world.api.list_all(kinds.POD, world.namespace, label_selector=engine)
+
+        await world.eventually(freed, what="the end of the engine's pods")
+
 
 async def events(world: World, name: str) -> list[dict[str, Any]]:
     found = await world.api.list_all(kinds.EVENT, world.namespace)
-    return [e for e in found if e["involvedObject"]["kind"] == names.KIND and e["involvedObject"]["name"] == name]
+    return [
+        e for e in found if e["involvedObject"]["kind"] == names.KIND and e["involvedObject"]["name"] == name
+    ]
 
 
-def kubectl(world: World, *arguments: str) -> str:
-    return world.lab.plane.kubectl(*arguments, "-n", world.namespace)
+async def kubectl(world: World, *arguments: str) -> str:
+    """In a thread: the operator's way to the API server leads through this test's loop."""
+    return await asyncio.to_thread(world.lab.plane.kubectl, *arguments, "-n", world.namespace)
 
 
 async def uid_of(world: World, kind: kinds.Kind, name: str) -> str:
@@ -61,7 +71,7 @@ async def uid_of(world: World, kind: kinds.Kind, name: str) -> str:
 
 async def test_a_sandbox_inside_the_cluster_becomes_ready_and_reads_well(world: World, name: str) -> None:
     await world.apply(name, {})
-    kubectl(world, "wait", "--for=condition=Ready", "--timeout=30s", f"aisb/{name}")
+    await kubectl(world, "wait", "--for=condition=Ready", "--timeout=30s", f"aisb/{name}")
     live = await world.sandbox(name)
     assert {c["type"]: c["status"] for c in live["status"]["conditions"]} == {
         "Ready": "True",
@@ -76,7 +86,7 @@ async def test_a_sandbox_inside_the_cluster_becomes_ready_and_reads_well(world: 
     }
     assert live["metadata"].get("finalizers") is None, "nothing at Linode, so nothing to wait for"
     assert await world.get(kinds.SERVICE, name) is None
-    header, row = (line.split() for line in kubectl(world, "get", "aisb", name).splitlines())
+    header, row = (line.split() for line in (await kubectl(world, "get", "aisb", name)).splitlines())
     assert header[0] == "NAME"
     for column in ("READY", "REASON", "MODEL", "GPU", "ENDPOINT", "AGE"):
         assert column in header
@@ -84,7 +94,7 @@ async def test_a_sandbox_inside_the_cluster_becomes_ready_and_reads_well(world: 
     assert shown["READY"] == "True"
     assert shown["REASON"] == "AllReady"
     assert shown["ENDPOINT"] == f"https://{name}-internal.{world.namespace}.svc:3000"
-    wide = kubectl(world, "get", "aisb", name, "-o", "wide").splitlines()
+    wide = (await kubectl(world, "get", "aisb", name, "-o", "wide")).splitlines()
     assert "EXPOSURE" in wide[0]
     assert "MESSAGE" in wide[0]
     assert "ClusterIP" in wide[1]
@@ -196,13 +206,13 @@ async def test_why_the_engine_does_not_run_is_told_in_seconds_and_recovery_too(
     world: World, name: str, reason: str
 ) -> None:
     behaviour, words = FAILURES[reason]
-    world.lab.nodes.behave(behaviour, Selector(component="engine", namespace=world.namespace))
+    world.lab.nodes.behave(behaviour, component="engine", namespace=world.namespace)
     await world.apply(name, {})
     told = await world.until(name, "EngineReady", "False", reason=reason, timeout=15)
     assert words in told["message"]
     await world.until(name, "Ready", "False", reason=reason)
     assert reason in {e["reason"] for e in await events(world, name) if e["type"] == "Warning"}
-    world.lab.nodes.reset()
+    world.lab.nodes.forget()
     await world.until(name, "Ready", timeout=30)
 
 
@@ -216,10 +226,10 @@ async def test_a_plan_that_no_node_has_is_told_and_mended_by_an_edit(world: Worl
 
 async def test_a_failed_download_is_told_with_its_own_words(world: World, name: str) -> None:
     failure = Behaviour("fail", exit_code=78, message="no such model: nobody/nothing")
-    world.lab.nodes.behave(failure, Selector(component="fetch", namespace=world.namespace))
+    world.lab.nodes.behave(failure, component="fetch", namespace=world.namespace)
     await world.apply(name, {"model": {"id": "nobody/nothing"}})
     told = await world.until(name, "ModelCached", "False", reason="FetchFailed", timeout=15)
     assert "78" in told["message"] or "no such model" in told["message"]
-    world.lab.nodes.reset()
+    world.lab.nodes.forget()
     await world.edit(name, {"model": {"id": "mistralai/Mistral-7B-Instruct-v0.3"}})
     await world.until(name, "Ready", timeout=30)

@@ -39,9 +39,10 @@ async def world(
     lab: Lab, tmp_path_factory: pytest.TempPathFactory, token_file: pathlib.Path
 ) -> AsyncIterator[World]:
     """One world; sandbox `other` stands in it all the time."""
-    lab.nodes.reset()
+    lab.nodes.forget()
     options = {"flags": steps.FLAGS, "token": None, "token_file": token_file}
-    async with World(lab, tmp_path_factory.mktemp("faults"), operator=options) as made:
+    folder = tmp_path_factory.mktemp("faults")
+    async with World(lab, folder, operator=options, through_proxy=False) as made:
         await made.operator.start()
         await stand(made, "other")
         await made.apply("inside", {"lifecycle": {"state": "Suspended"}})
@@ -168,7 +169,7 @@ OUTAGES = {
     "500": Fault("status", status=500, times=None),
     "502 with a page of HTML": Fault("status", status=502, body="<html>Bad gateway</html>", times=None),
     "503": faults.unavailable(),
-    "maintenance": faults.maintenance(),
+    "maintenance": Fault("status", maintenance="Whole system", retry_after="3", times=None),
     "reset": faults.reset("*", "*", times=None),
     "busy": faults.busy(times=None),
     "hang": faults.hang(times=None),
@@ -278,4 +279,3 @@ async def test_a_thousand_networks_fit_and_are_admitted_exactly(world: World, na
         address = ipaddress.ip_network(network).network_address
         assert now.admits(at.balancer, str(address), names.PORT_API)
         assert not now.admits(at.balancer, str(address + 1), names.PORT_API)
-

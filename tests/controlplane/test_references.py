@@ -27,7 +27,7 @@ APPEARS, VANISHES = 25.0, 50.0
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
-    lab.nodes.reset()
+    lab.nodes.forget()
     folder = tmp_path_factory.mktemp("references")
     async with World(lab, folder, operator={"flags": steps.FLAGS}) as made:
         await made.operator.start()
@@ -133,7 +133,9 @@ async def test_a_secret_that_loses_its_key_stops_nothing_and_opens_nothing(world
 
         async def narrowed(balancer: int = balancer) -> bool:
             now = world.linode.state.snapshot()
-            return now.admits(balancer, "203.0.113.9", 8000) and not now.admits(balancer, "203.0.113.99", 8000)
+            return now.admits(balancer, "203.0.113.9", 8000) and not now.admits(
+                balancer, "203.0.113.99", 8000
+            )
 
         await world.eventually(narrowed, what="the narrowing")
     assert watchman.openings == []

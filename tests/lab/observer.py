@@ -66,6 +66,7 @@ class ClosedObserver:
         self._rules: dict[int, tuple[Any, ...]] = {}
         self._tolerated: dict[int, Pairs] = {}
         self._attached = True
+        self._waiting: list[Write] | None = None
         self._busy = asyncio.Lock()
         world.proxy.on_write(self._after_kubernetes)
         world.linode.on_write(self._after_linode)
@@ -89,17 +90,25 @@ class ClosedObserver:
 
     @contextlib.asynccontextmanager
     async def user(self) -> AsyncIterator[None]:
-        """Around an edit by the user: no write of the operator comes between the edit and its record."""
+        """Around an edit by the user: no write of the operator comes between the edit and its record.
+
+        Writes at Linode cannot be held back; those that come meanwhile are judged by the new spec.
+        """
         async with self.world.proxy.paused(), self._busy:
-            yield
-            self._cluster = await picture.read(self.world, self.name)
+            before = self.world.linode.state.snapshot()
+            self._waiting = []
+            try:
+                yield
+                self._cluster = await picture.read(self.world, self.name)
+            finally:
+                waiting, self._waiting = self._waiting, None
             self._remember()
-            snapshot = self.world.linode.state.snapshot()
-            wanted = self._specs[-1].external
-            for ident, live in snapshot.firewalls.items():
-                self._tolerated[ident] = admits.firewall(live, self.addresses) - wanted
+            for ident, live in before.firewalls.items():
+                self._tolerated[ident] = admits.firewall(live, self.addresses) - self._specs[-1].external
                 self._rules[ident] = (live.rules, live.status)
-            self._reached = self._reach(self._cluster, snapshot)
+            self._reached = self._reach(self._cluster, before)
+            for write in waiting:
+                self._judge_linode(write)
 
     async def apply(self, spec: Mapping[str, Any]) -> None:
         """The user applies the sandbox."""
@@ -130,6 +139,12 @@ class ClosedObserver:
     def _after_linode(self, write: Write) -> None:
         if not self._attached:
             return
+        if self._waiting is not None:
+            self._waiting.append(write)
+            return
+        self._judge_linode(write)
+
+    def _judge_linode(self, write: Write) -> None:
         cause = str(write.entry) if write.entry is not None else f"by hand at Linode ({write.actor})"
         self._judge(cause, self._cluster, write.snapshot, by_person=write.entry is None)
 

@@ -8,6 +8,7 @@ fault kills the operator before or after the n-th write, loses an answer, or ans
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import inspect
 import json
@@ -110,6 +111,7 @@ class ApiProxy:
         self._runner: web.AppRunner | None = None
         self._session: aiohttp.ClientSession | None = None
         self._order = asyncio.Lock()
+        self._streams: set[asyncio.Task[Any]] = set()
         self.url = ""
 
     def on_write(self, observer: Observer) -> None:
@@ -144,6 +146,11 @@ class ApiProxy:
     ) -> None:
         if self._runner:
             await self._runner.cleanup()
+        # Watches of a killed client are no connections of the server any more: nobody else ends them.
+        streams = list(self._streams)
+        for task in streams:
+            task.cancel()
+        await asyncio.gather(*streams, return_exceptions=True)
         if self._session:
             await self._session.close()
 
@@ -211,12 +218,25 @@ class ApiProxy:
                 return web.Response(status=answer.status, body=data, headers=out)
             stream = web.StreamResponse(status=answer.status, headers=out)
             await stream.prepare(request)
-            try:
-                async for chunk in answer.content.iter_any():
-                    await stream.write(chunk)
-            except (ConnectionError, aiohttp.ClientError):
-                pass
+            await self._pump(request, answer, stream)
             return stream
+
+    async def _pump(
+        self, request: web.Request, answer: aiohttp.ClientResponse, stream: web.StreamResponse
+    ) -> None:
+        """Pass a watch on until either side ends. A killed client sends nothing, so look for it now and then."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._streams.add(task)
+        try:
+            while not answer.content.at_eof() and request.transport is not None:
+                with contextlib.suppress(TimeoutError):
+                    chunk = await asyncio.wait_for(answer.content.readany(), 2.0)
+                    await stream.write(chunk)
+        except (ConnectionError, aiohttp.ClientError):
+            pass
+        finally:
+            self._streams.discard(task)
 
     def _changed(self, exchange: Exchange, data: bytes, encoding: str | None) -> bool:
         """Whether the stored object is another one than before: server-side apply may be a no-op."""

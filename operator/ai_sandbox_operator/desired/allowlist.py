@@ -6,6 +6,7 @@ disagree about an entry.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Iterable
 
@@ -40,10 +41,16 @@ def parse(cidr: str) -> Network | None:
 
 def collapse(cidrs: Iterable[str]) -> list[Network]:
     """The networks in order, IPv4 first, without overlaps and with neighbours merged."""
+    return list(_collapse(tuple(cidrs)))
+
+
+@functools.lru_cache(maxsize=64)
+def _collapse(cidrs: tuple[str, ...]) -> tuple[Network, ...]:
+    """Kept, because one pass asks a dozen times, and a thousand entries take long enough to be noticed."""
     networks = [network for cidr in cidrs if (network := parse(cidr)) is not None]
     four = [network for network in networks if isinstance(network, ipaddress.IPv4Network)]
     six = [network for network in networks if isinstance(network, ipaddress.IPv6Network)]
-    return [*ipaddress.collapse_addresses(four), *ipaddress.collapse_addresses(six)]
+    return (*ipaddress.collapse_addresses(four), *ipaddress.collapse_addresses(six))
 
 
 def networks(access: v1alpha1.AccessSpec, target: v1alpha1.Target) -> list[Network]:

@@ -52,8 +52,8 @@ class Facts:
     """Public address of the NodeBalancer, once there is one."""
     model_cached: bool = False
     """True once the fetch Job has succeeded: only then does the engine get a replica."""
-    tls_ready: bool = True
-    """False while the certificate Secret is missing."""
+    engine_running: bool = False
+    """True while an engine holds the model volume on its node."""
     hub_endpoint: str = ""
     """Base URL of a mirror of the model hub. Empty: the public hub."""
     operator_namespace: str = ""

@@ -7,7 +7,7 @@ download must not stop the engine. A Job that failed is replaced by whoever diag
 
 from __future__ import annotations
 
-from ai_sandbox_operator.api import v1alpha1
+from ai_sandbox_operator.api import names, v1alpha1
 
 from . import common, models, plans, storage
 from .facts import Child, Facts, Manifest, Stage
@@ -42,7 +42,7 @@ def _job(sandbox: v1alpha1.AISandbox, facts: Facts) -> Manifest:
         "terminationGracePeriodSeconds": 30,
         # fsGroup 0 is the engine's too, so nobody changes the volume's ownership back and forth.
         "securityContext": common.pod_security(user=_USER, group=_USER, volume_group=0),
-        "affinity": _away_from_gpus(),
+        **_placement(sandbox, facts),
         "containers": [_container(sandbox, facts)],
         "volumes": [
             {"name": "models", "persistentVolumeClaim": {"claimName": storage.model_claim_name(sandbox)}},
@@ -112,6 +112,18 @@ def _container(sandbox: v1alpha1.AISandbox, facts: Facts) -> Manifest:
             {"name": "models", "mountPath": common.MODELS_PATH},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - an emptyDir of the pod
         ],
+    }
+
+
+def _placement(sandbox: v1alpha1.AISandbox, facts: Facts) -> Manifest:
+    """Where the pod runs: with the engine while there is one, since the volume is attached to that node only."""
+    if not facts.engine_running:
+        return {"affinity": _away_from_gpus()}
+    selector = {names.LABEL_SANDBOX: sandbox.metadata.name, names.LABEL_COMPONENT: common.ENGINE}
+    term = {"labelSelector": {"matchLabels": selector}, "topologyKey": "kubernetes.io/hostname"}
+    return {
+        "affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}},
+        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
     }
 
 

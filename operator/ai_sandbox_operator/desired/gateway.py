@@ -196,7 +196,7 @@ def _container(facts: Facts, *, encrypted: bool) -> Manifest:
     }
 
 
-#: SIGTERM ends Envoy at once, so everything happens before it: stay ready for requests while clients are
+#: SIGTERM ends Envoy at once, so everything happens before it: go on serving while clients are
 #: still sent here, then tell connections to close and wait for the requests in progress. The image has
 #: bash, but no HTTP client.
 DRAIN = f"""\

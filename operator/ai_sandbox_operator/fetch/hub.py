@@ -21,7 +21,6 @@ _SWITCHES = {
     # The xet client holds whole chunks in memory and has ended pods by it.
     "HF_HUB_DISABLE_XET": "1",
 }
-DEFAULT_ENDPOINT = "https://huggingface.co"
 LISTING_TIMEOUT = 30.0
 
 
@@ -36,14 +35,14 @@ class Listing:
 class Hub:
     """One model repository. No repr of the token."""
 
-    def __init__(self, *, model: str, endpoint: str, token: str | None) -> None:
+    def __init__(self, *, model: str, endpoint: str | None, token: str | None) -> None:
         for name, value in _SWITCHES.items():
             os.environ.setdefault(name, value)
         import huggingface_hub
 
         self._library = huggingface_hub
         self._model = model
-        self._endpoint = endpoint.rstrip("/")
+        self._endpoint = endpoint.rstrip("/") if endpoint else None  # None: the public hub
         self._token: str | bool = token or False
 
     def list(self, revision: str) -> Listing:

@@ -13,7 +13,7 @@ from typing import Any
 from ai_sandbox_operator.api.conditions import Reason
 
 _PULL = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
-_CONFIG = frozenset({"CreateContainerConfigError", "CreateContainerError"})
+_USUAL = frozenset({"", "ContainerCreating", "PodInitializing", "CrashLoopBackOff"})
 MESSAGE_LIMIT = 400
 
 
@@ -26,12 +26,15 @@ class Finding:
 
 
 def diagnose(pods: Iterable[Mapping[str, Any]]) -> Finding | None:
-    """The cause that the youngest living pod shows; None without pods."""
+    """The cause that the youngest living pod shows, of those that are not ready; None without pods."""
     living = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
-    if not living:
-        return None
-    youngest = max(living, key=_age)
-    return _pod(youngest)
+    troubled = [pod for pod in living if not _ready(pod)] or living
+    return _pod(max(troubled, key=_age)) if troubled else None
+
+
+def _ready(pod: Mapping[str, Any]) -> bool:
+    conditions = (pod.get("status") or {}).get("conditions") or ()
+    return any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
 
 
 def _age(pod: Mapping[str, Any]) -> tuple[str, str]:
@@ -49,6 +52,9 @@ def _pod(pod: Mapping[str, Any]) -> Finding:
     for container in containers:
         if (finding := _container(name, container)) is not None:
             return finding
+    if status.get("phase") == "Failed" and status.get("reason"):
+        text = shorten(f"{status['reason']}: {status.get('message', '')}")
+        return Finding(Reason.NotReady, f"pod {name} ended: {text}")
     if status.get("phase") == "Running":
         return Finding(Reason.NotReady, f"pod {name} runs but is not ready yet")
     return Finding(Reason.Starting, f"pod {name} is starting")
@@ -66,8 +72,9 @@ def _container(pod: str, status: Mapping[str, Any]) -> Finding | None:
         return Finding(
             Reason.ImagePullFailed, f"{name}: {status.get('image')}: {shorten(waiting.get('message', ''))}"
         )
-    if waiting.get("reason") in _CONFIG:
-        return Finding(Reason.Starting, f"{name}: {shorten(waiting.get('message', ''))}")
+    if (reason := waiting.get("reason", "")) not in _USUAL:
+        # A missing Secret, a container runtime's own words, or what a later kubelet may say.
+        return Finding(Reason.Starting, f"{name}: {shorten(waiting.get('message') or reason)}")
     if ended.get("reason") == "OOMKilled" and not status.get("ready"):
         return Finding(
             Reason.OutOfMemory,

@@ -43,9 +43,7 @@ class Credentials:
         self._now = now
         self._fresh: dict[str, facts.Material] = {}
 
-    async def ensure(
-        self, sandbox: v1alpha1.AISandbox, children: Children, *, address: str
-    ) -> facts.Material:
+    async def ensure(self, sandbox: v1alpha1.AISandbox, children: Children) -> facts.Material:
         """All values for rendering.
 
         Values that are not stored yet are made once and kept until they are seen stored, so that
@@ -78,7 +76,6 @@ class Credentials:
                 chat_admin_password=fresh.chat_admin_password,
                 api_keys=keys,
             )
-        await self._certificate(sandbox, children, address=address)
         return facts.Material(
             engine_key=engine or (fresh.engine_key if fresh else ""),
             chat_session_key=session or (fresh.chat_session_key if fresh else ""),
@@ -104,8 +101,12 @@ class Credentials:
         answer = await self._client.merge_patch(kinds.SECRET, stored.namespace, stored.name, patch)
         return dict(self._write_back(kinds.SECRET, answer).facts["data"])
 
-    async def _certificate(self, sandbox: v1alpha1.AISandbox, children: Children, *, address: str) -> None:
-        """The self-signed certificate: made, renewed in time, and again when names change."""
+    async def certificate(self, sandbox: v1alpha1.AISandbox, children: Children, *, address: str) -> None:
+        """The self-signed certificate: made, renewed in time, and again when names change.
+
+        Raises:
+            errors.AlreadyExists: a Secret of that name is somebody else's; the message names it.
+        """
         if sandbox.spec.access.tls.mode != "SelfSigned":
             return
         wanted = material.subject_names(
@@ -142,7 +143,10 @@ class Credentials:
         if type_ != "Opaque":
             manifest["type"] = type_
         if held is None:
-            answer = await self._client.create(kinds.SECRET, manifest)
+            try:
+                answer = await self._client.create(kinds.SECRET, manifest)
+            except errors.AlreadyExists:
+                answer = await self._reclaim(sandbox, name, manifest)
         else:
             if held.owner_uid not in ("", sandbox.metadata.uid):
                 raise errors.Conflict(
@@ -151,6 +155,16 @@ class Credentials:
             metadata = {**manifest["metadata"], "resourceVersion": held.resource_version}
             answer = await self._client.replace(kinds.SECRET, {**manifest, "metadata": metadata})
         return dict(self._write_back(kinds.SECRET, answer).facts["data"])
+
+    async def _reclaim(
+        self, sandbox: v1alpha1.AISandbox, name: str, manifest: facts.Manifest
+    ) -> kube_client.Object:
+        """One of ours that the watch does not show, as it lost its labels: they come back, its values stay."""
+        live = await self._client.get(kinds.SECRET, sandbox.metadata.namespace, name)
+        if seen.owner_uid(live["metadata"]) != sandbox.metadata.uid:
+            raise errors.AlreadyExists(f"Secret {name}", status=409, reason="AlreadyExists")
+        patch = {"metadata": {"labels": manifest["metadata"]["labels"]}}
+        return await self._client.merge_patch(kinds.SECRET, sandbox.metadata.namespace, name, patch)
 
 
 def _record(children: Children, name: str) -> seen.Seen | None:

@@ -26,9 +26,14 @@ log = logging.getLogger(__name__)
 class Deletion:
     """Finalizer and retraction."""
 
-    def __init__(self, client: kube_client.KubeClient, *, cluster_id: str) -> None:
+    def __init__(
+        self,
+        client: kube_client.KubeClient,
+        *,
+        remember: Callable[[kinds.Kind, Mapping[str, Any]], object],
+    ) -> None:
         self._client = client
-        self._cluster_id = cluster_id
+        self._remember = remember
 
     async def hold(self, sandbox: v1alpha1.AISandbox, body: Mapping[str, Any]) -> None:
         """Put the finalizer on.
@@ -38,7 +43,7 @@ class Deletion:
         """
         value: Any = names.FINALIZER if sandbox.metadata.finalizers else [names.FINALIZER]
         path = "/metadata/finalizers/-" if sandbox.metadata.finalizers else "/metadata/finalizers"
-        await self._client.json_patch(
+        answer = await self._client.json_patch(
             kinds.SANDBOX,
             *sandbox.key,
             [
@@ -51,6 +56,7 @@ class Deletion:
                 {"op": "add", "path": path, "value": value},
             ],
         )
+        self._remember(kinds.SANDBOX, answer)
 
     async def let_go(self, sandbox: v1alpha1.AISandbox) -> None:
         """Take the finalizer off; absence of the object or of the finalizer is success."""
@@ -109,7 +115,7 @@ class Deletion:
             return ""
         if "deletionTimestamp" not in live["metadata"]:
             await self._client.delete(kinds.SERVICE, *sandbox.key, uid=live["metadata"]["uid"])
-        return f"Service {sandbox.metadata.name} is being removed"
+        return f"Service {sandbox.metadata.name} is being removed; the cloud controller ends its NodeBalancer first"
 
     def service_gone(self, sandbox: v1alpha1.AISandbox) -> Callable[[], Awaitable[bool]]:
         """A check, by live read, that no Service keeps the NodeBalancer."""

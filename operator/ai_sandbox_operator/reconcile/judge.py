@@ -189,7 +189,10 @@ def _network_protected(situation: Situation) -> Verdict:
             f"Cloud Firewall {linode.firewall_id} holds the allowlist and waits for the NodeBalancer.",
         )
     if not linode.attached:
-        return _verdict(type_, "False", Reason.NotAttached)
+        # Seen bare is the keeper's problem NotAttached; not looked at yet is no cause for alarm.
+        return _verdict(
+            type_, "False", Reason.ProtectionPending, "the NodeBalancer is being looked up at Linode"
+        )
     count = len(situation.sandbox.spec.access.allowlist)
     return _verdict(
         type_,

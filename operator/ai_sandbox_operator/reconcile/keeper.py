@@ -123,7 +123,7 @@ class Keeper:
         self._guard = guard
         self._slots = asyncio.Semaphore(concurrency)
         self._attach_grace = attach_grace
-        self._leak_grace = leak_grace
+        self.leak_grace = leak_grace
         self._clock = clock
         self._entries: dict[str, _Entry] = {}
 
@@ -287,13 +287,13 @@ class Keeper:
             firewall_id=before.firewall_id or entry.known.firewall_id,
             nodebalancer_id=before.nodebalancer_id or entry.known.nodebalancer_id,
             service_gone_for=self._clock() - entry.since,
-            leak_grace=self._leak_grace,
+            leak_grace=self.leak_grace,
         )
         return Result(
             view=before,
             released=state.done,
             waiting_for="; ".join(state.blocked),
-            overdue=self._clock() - entry.since > self._leak_grace,
+            overdue=self._clock() - entry.since > self.leak_grace,
         )
 
 

@@ -23,11 +23,11 @@ from kubernetes.aio import config as aio_config
 from ai_sandbox_operator.api import kinds
 from ai_sandbox_operator.kube import client as kube_client
 from ai_sandbox_operator.kube import errors, events, lease
-from ai_sandbox_operator.linode import release
 from ai_sandbox_operator.linode import client as linode_client
 from ai_sandbox_operator.linode import errors as linode_errors
+from ai_sandbox_operator.linode import release
 from ai_sandbox_operator.linode import token as linode_token
-from ai_sandbox_operator.reconcile import keeper, reconciler
+from ai_sandbox_operator.reconcile import inputs, keeper, reconciler
 
 from . import health, logs, metrics, queue, resync, store, watch
 from .settings import Settings
@@ -150,7 +150,7 @@ async def _serve(
             cache=seen,
             linode=keep,
             recorder=events.Recorder(client),
-            options=reconciler.Options(
+            options=inputs.Options(
                 cluster_id=cluster_id,
                 release=settings.release,
                 storage_class=settings.storage_class,

@@ -90,6 +90,10 @@ class Store:
         self._remember((record.namespace, record.name), record)
         return record
 
+    def remember(self, kind: kinds.Kind, body: Mapping[str, Any]) -> None:
+        """Like `write_back`, for sandboxes too."""
+        self.observe(kind, "MODIFIED", body)
+
     def sandbox(self, key: Key) -> dict[str, Any] | None:
         """The body of a sandbox, as a fresh copy."""
         held = self._sandboxes.get(key)

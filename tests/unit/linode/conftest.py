@@ -5,12 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import AsyncIterator
 
+import hypothesis
 import pytest
 
 from ai_sandbox_operator.linode import client as api
 from lab.linode import LinodeSimulator
 
 TOKEN = "operator-token"
+
+# A busy machine is no defect: examples are bounded by their number, not by wall time.
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
 
 
 @dataclasses.dataclass

@@ -237,13 +237,13 @@ def test_one_network_more_is_refused_with_numbers_and_a_remedy() -> None:
         firewall.rules_for(scattered(25 * 255 + 1), ports=PORTS)
 
 
-def test_ten_thousand_addresses_take_less_than_a_second() -> None:
+def test_ten_thousand_addresses_take_less_than_a_second_of_processor_time() -> None:
     allowlist = [entry(f"{ipaddress.ip_address(0x0A000000 + number)}/32") for number in range(10_000)]
-    began = time.perf_counter()
+    began = time.process_time()
     rules = firewall.rules_for(allowlist, ports=PORTS)
     assert firewall.is_within(rules, allowlist, ports=PORTS)
     assert firewall.differs(rules, live(rules)) == ()
-    assert time.perf_counter() - began < 1.0
+    assert time.process_time() - began < 1.0
     assert sum(len(rule.addresses.ipv4) for rule in rules.inbound) == 5
 
 

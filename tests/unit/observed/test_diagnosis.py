@@ -58,6 +58,16 @@ CASES: dict[str, tuple[dict[str, Json], Reason, str]] = {
         Reason.Starting,
         'secret "x" not found',
     ),
+    "the container runtime refuses, with a reason that is not known here": (
+        pod(containerStatuses=[waiting("RunContainerError", "nvidia-container-cli: no driver")]),
+        Reason.Starting,
+        "nvidia-container-cli: no driver",
+    ),
+    "evicted": (
+        pod(phase="Failed", reason="Evicted", message="The node was low on resource: memory."),
+        Reason.NotReady,
+        "Evicted: The node was low on resource",
+    ),
     "more memory than the limit": (
         pod(containerStatuses=[ended("OOMKilled", 137, ready=False)]),
         Reason.OutOfMemory,
@@ -114,6 +124,14 @@ def test_the_youngest_living_pod_speaks() -> None:
     finding = diagnosis.diagnose(pods)
     assert finding is not None
     assert "young" in finding.message
+
+
+def test_a_pod_that_is_ready_does_not_speak_for_one_that_is_not() -> None:
+    ready = pod("good", created="2", phase="Running", conditions=[{"type": "Ready", "status": "True"}])
+    bad = pod("bad", created="1", containerStatuses=[waiting("ErrImagePull", "denied")])
+    finding = diagnosis.diagnose([ready, bad])
+    assert finding is not None
+    assert finding.reason is Reason.ImagePullFailed
 
 
 def test_pods_of_one_second_speak_in_the_same_order_each_time() -> None:

@@ -17,6 +17,7 @@ import threading
 
 from lab.cluster.nodes import plans
 from lab.cluster.nodes.control import Control
+from lab.cluster.nodes.lifecycle import Times
 from lab.cluster.nodes.server import FakeNodes
 
 
@@ -29,6 +30,14 @@ def _pool(text: str) -> tuple[str, int]:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def _time(text: str) -> tuple[str, float]:
+    """A field of `Times` and its value."""
+    step, _, seconds = text.partition("=")
+    if step not in Times.__dataclass_fields__:
+        raise argparse.ArgumentTypeError(f"known are {', '.join(Times.__dataclass_fields__)}")
+    return step, float(seconds)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="lab.cluster.nodes", description="Fake nodes of an LKE cluster.")
     parser.add_argument("--kubeconfig", required=True, help="an administrator's, with a client certificate")
@@ -36,11 +45,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--gpu-taint", action="store_true", help="taint the GPU pools nvidia.com/gpu")
     parser.add_argument("--control-port", type=int, default=0, help="of the control API; 0 takes a free one")
     parser.add_argument("--pods-per-node", type=int, default=110)
+    parser.add_argument("--time", action="append", default=[], type=_time, metavar="STEP=SECONDS")
     return parser
 
 
 async def _serve(arguments: argparse.Namespace) -> None:
-    async with FakeNodes(arguments.kubeconfig, pods_per_node=arguments.pods_per_node) as nodes:
+    times = Times(**dict(arguments.time))
+    pods = arguments.pods_per_node
+    async with FakeNodes(arguments.kubeconfig, times=times, pods_per_node=pods) as nodes:
         for plan, count in arguments.pool:
             taint = arguments.gpu_taint and plans.find(plan).gpus > 0
             await nodes.add(plan, count=count, gpu_taint=taint)

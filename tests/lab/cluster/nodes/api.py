@@ -21,10 +21,10 @@ Handler = Callable[[str, dict[str, Any]], None]
 
 
 class ApiError(Exception):
-    """The API server refused."""
+    """The API server refused; `text` is the body of its answer."""
 
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(f"{status}: {message}")
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(f"{status}: {_message(text)}")
         self.status = status
 
 
@@ -134,10 +134,19 @@ class Api:
         data = None if body is None else json.dumps(body)
         headers = {"Content-Type": kind} if data is not None else {}
         async with self._session.request(method, path, data=data, headers=headers) as response:
-            answer: dict[str, Any] = json.loads(await response.read() or b"{}")
+            text = await response.text()
             if response.status >= 400:
-                raise ApiError(response.status, str(answer.get("message", "")))
+                raise ApiError(response.status, text)
+            answer: dict[str, Any] = json.loads(text)
             return answer
+
+
+def _message(text: str) -> str:
+    """The message of a Status; plain text where the server sends that."""
+    try:
+        return str(json.loads(text)["message"])
+    except (ValueError, KeyError, TypeError):
+        return text[:200]
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:

@@ -90,6 +90,8 @@ class Kubelet:
         finally:
             for entry in self._entries.values():
                 _stop(entry)
+            for task in self._background:
+                task.cancel()
 
     def kick_all(self) -> None:
         """Look at every pod again: the rules or the nodes have changed."""
@@ -188,9 +190,12 @@ class Kubelet:
         place = podstatus.Place(self.hosts[entry.pod["spec"]["nodeName"]], entry.pod_ip)
         status = podstatus.build(entry.pod, entry.state, behaviour, place)
         body = {"metadata": {"uid": entry.pod["metadata"]["uid"]}, "status": status}
+        before = entry.pod
         answer = await self._api.patch(f"{entry.path}/status", body)
         entry.written = key
-        entry.pod = answer
+        # A newer version, such as one that is to be deleted, may have come by the watch meanwhile.
+        if entry.pod is before:
+            entry.pod = answer
 
     async def _blocked(self, entry: Entry) -> Blocked | None:
         """What the pod lacks; looked up only while its containers have not started."""

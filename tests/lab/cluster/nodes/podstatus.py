@@ -85,8 +85,9 @@ def _container(
     elif state.phase in WAITING:
         current = {"waiting": _waiting(pod, container, state, behaviour)}
     elif first and state.last is not None:
-        last = _ended(pod, name, restarts, state.last)
-        if state.phase is Phase.BACKOFF:
+        in_backoff = state.phase is Phase.BACKOFF
+        last = _ended(pod, name, restarts if in_backoff else restarts - 1, state.last)
+        if in_backoff:
             current = {"waiting": _crash_loop(pod, name, restarts)}
     is_running = "running" in current
     result: dict[str, Any] = {
@@ -242,7 +243,8 @@ def _container_id(pod: Mapping[str, Any], name: str, restarts: int) -> str:
 
 
 def _image_id(image: str) -> str:
-    return f"{image.partition('@')[0]}@sha256:{_digest(image)}"
+    folder, slash, name = image.partition("@")[0].rpartition("/")
+    return f"{folder}{slash}{name.partition(':')[0]}@sha256:{_digest(image)}"
 
 
 def _digest(*parts: str) -> str:

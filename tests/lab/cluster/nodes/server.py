@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import pathlib
 import secrets
 import time
@@ -19,6 +20,8 @@ from lab.cluster.nodes.lifecycle import Times
 from lab.cluster.nodes.logs import LogServer
 from lab.cluster.nodes.podstatus import timestamp
 from lab.cluster.nodes.storage import Storage
+
+log = logging.getLogger("lab.nodes")
 
 _FIRST_POOL = 4001
 
@@ -72,6 +75,8 @@ class FakeNodes:
                 asyncio.create_task(self._kubelet.run()),
                 asyncio.create_task(self._storage.run()),
             ]
+            for task in self._tasks:
+                task.add_done_callback(_say_if_broken)
             stack.push_async_callback(self._cancel)
             self._stack = stack.pop_all()
         return self
@@ -157,3 +162,8 @@ class FakeNodes:
         meta = pod["metadata"]
         path = f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}"
         await self._api.delete(path, uid=meta["uid"], grace=0)
+
+
+def _say_if_broken(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("the fake nodes stand still: %r", error)

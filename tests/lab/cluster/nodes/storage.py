@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import aiohttp
@@ -155,7 +155,7 @@ class Storage:
                 self._api.watch("/api/v1/persistentvolumes", self._on_volume),
             )
         finally:
-            for task in self._tasks.values():
+            for task in list(self._tasks.values()):
                 task.cancel()
 
     def _on_claim(self, event: str, claim: dict[str, Any]) -> None:
@@ -166,17 +166,17 @@ class Storage:
             if (why := refusal(claim)) is None:
                 self._last_number += 1
                 body = volume(claim, self._last_number)
-                self._once(f"make {uid}", self._post("/api/v1/persistentvolumes", body))
+                self._once(f"make {uid}", lambda: self._api.post("/api/v1/persistentvolumes", body))
             elif uid not in self._told:
                 self._told.add(uid)
-                self._once(f"tell {uid}", self._tell(claim, why))
+                self._once(f"tell {uid}", lambda: self._tell(claim, why))
         elif (target := grown(claim)) is not None:
-            self._once(f"grow {uid}", self._grow(claim, target))
+            self._once(f"grow {uid}", lambda: self._grow(claim, target))
 
     def _on_volume(self, event: str, one: dict[str, Any]) -> None:
         if event != "DELETED" and is_garbage(one):
             name = one["metadata"]["name"]
-            self._once(f"delete {name}", self._api.delete(f"/api/v1/persistentvolumes/{name}"))
+            self._once(f"delete {name}", lambda: self._api.delete(f"/api/v1/persistentvolumes/{name}"))
 
     async def _grow(self, claim: Mapping[str, Any], target: str) -> None:
         capacity = {"capacity": {"storage": target}}
@@ -193,21 +193,23 @@ class Storage:
         body = reports.event(about, "ProvisioningFailed", message, time.time(), component=PROVISIONER)
         await self._api.post(f"/api/v1/namespaces/{about['namespace']}/events", body)
 
-    async def _post(self, path: str, body: Mapping[str, Any]) -> None:
-        await self._api.post(path, body)
+    def _once(self, key: str, work: Callable[[], Awaitable[object]]) -> None:
+        """Run `work` until it succeeds, unless the same already runs."""
+        if key not in self._tasks:
+            self._tasks[key] = asyncio.create_task(self._insist(key, work))
 
-    def _once(self, key: str, work: Coroutine[Any, Any, None]) -> None:
-        """Run `work` unless the same already runs."""
-        if key in self._tasks:
-            work.close()
-            return
-        self._tasks[key] = asyncio.create_task(self._guard(key, work))
-
-    async def _guard(self, key: str, work: Coroutine[Any, Any, None]) -> None:
+    async def _insist(self, key: str, work: Callable[[], Awaitable[object]]) -> None:
         try:
-            await work
-        except (ApiError, aiohttp.ClientError, TimeoutError, OSError) as error:
-            conflict = isinstance(error, ApiError) and error.status in (404, 409)
-            log.log(logging.DEBUG if conflict else logging.WARNING, "%s: %r", key, error)
+            while not await self._attempt(key, work):
+                await asyncio.sleep(_RETRY)
         finally:
             del self._tasks[key]
+
+    async def _attempt(self, key: str, work: Callable[[], Awaitable[object]]) -> bool:
+        """Whether that is the end of it; a refusal is, a broken connection is not."""
+        try:
+            await work()
+        except (ApiError, aiohttp.ClientError, TimeoutError, OSError) as error:
+            log.warning("%s: %s", key, error)
+            return isinstance(error, ApiError) and error.status < 500 and error.status != 429
+        return True

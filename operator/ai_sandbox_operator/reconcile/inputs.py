@@ -1,0 +1,185 @@
+"""What a pass feeds into rendering, planning and judging. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import pydantic
+
+from ai_sandbox_operator.api import v1alpha1
+from ai_sandbox_operator.api.conditions import Reason
+from ai_sandbox_operator.desired import facts, fetch
+from ai_sandbox_operator.kube import errors
+from ai_sandbox_operator.linode.ownership import Owner
+from ai_sandbox_operator.observed import seen
+
+from . import execute, judge, plan
+
+Children = Mapping[tuple[str, str], seen.Seen]
+
+#: Seconds after which a failed download is tried again.
+RETRY_FETCH = 300.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is the same for all sandboxes."""
+
+    cluster_id: str
+    release: facts.Release
+    storage_class: str
+    nodebalancer_ranges: tuple[str, ...]
+    pod_ranges: tuple[str, ...]
+
+
+def is_public(sandbox: v1alpha1.AISandbox) -> bool:
+    """Whether the spec asks for a public address."""
+    return sandbox.spec.access.exposure == "NodeBalancer"
+
+
+def own(children: Children, uid: str) -> dict[tuple[str, str], seen.Seen]:
+    """Without what an earlier sandbox of the same name left and the garbage collector has yet to take.
+
+    It holds names, which the plan must know, but proves nothing and lends nothing to this sandbox.
+    """
+    return {key: record for key, record in children.items() if record.owner_uid in ("", uid)}
+
+
+def external_service(sandbox: v1alpha1.AISandbox, children: Children) -> seen.Seen | None:
+    """The Service behind the NodeBalancer."""
+    return children.get(("Service", sandbox.metadata.name))
+
+
+def address(service: seen.Seen | None) -> str:
+    """Public address; empty while there is none."""
+    return str(service.facts["address"]) if service else ""
+
+
+def model_cached(sandbox: v1alpha1.AISandbox, children: Children) -> bool:
+    """Whether the model of the current spec is complete in the cache."""
+    job = children.get(("Job", fetch.job_name(sandbox)))
+    return bool(job and job.facts["complete"])
+
+
+def rendering_facts(
+    sandbox: v1alpha1.AISandbox,
+    children: Children,
+    *,
+    options: Options,
+    material: facts.Material,
+    linode: judge.LinodeView,
+) -> facts.Facts:
+    """Everything that rendering needs besides the spec."""
+    service = external_service(sandbox, children)
+    annotated = service.facts["firewall_id"] if service else ""
+    held = int(annotated) if annotated.isdigit() else None
+    engine = children.get(("Deployment", f"{sandbox.metadata.name}-engine"))
+    return facts.Facts(
+        release=options.release,
+        material=material,
+        storage_class=options.storage_class,
+        nodebalancer_ranges=options.nodebalancer_ranges,
+        pod_ranges=options.pod_ranges,
+        linode_tags=Owner(cluster_id=options.cluster_id, uid=sandbox.metadata.uid).tags,
+        firewall_id=linode.firewall_id or held,
+        address=address(service) or None,
+        model_cached=model_cached(sandbox, children),
+        engine_running=bool(engine and engine.facts["replicas"]),
+    )
+
+
+def plan_context(
+    sandbox: v1alpha1.AISandbox,
+    children: Children,
+    *,
+    accepted: Mapping[tuple[str, str], tuple[bytes, bytes]],
+    hold: frozenset[str],
+    linode: judge.LinodeView,
+    now: datetime.datetime,
+) -> plan.Context:
+    """Everything that planning needs besides the objects."""
+    return plan.Context(
+        uid=sandbox.metadata.uid,
+        accepted=accepted,
+        hold=hold,
+        expose=is_public(sandbox) and linode.current and linode.problem is None,
+        exposed=is_public(sandbox),
+        model_cached=model_cached(sandbox, children),
+        running=sandbox.spec.lifecycle.state == "Running",
+        replace=_to_retry(sandbox, children, now),
+    )
+
+
+def _to_retry(
+    sandbox: v1alpha1.AISandbox, children: Children, now: datetime.datetime
+) -> frozenset[tuple[str, str]]:
+    """A failed download is tried again after a while, and at once when the spec has changed."""
+    job = children.get(("Job", fetch.job_name(sandbox)))
+    if job is None or not job.facts["failed_at"]:
+        return frozenset()
+    failed_at = datetime.datetime.fromisoformat(job.facts["failed_at"])
+    overdue = (now - failed_at).total_seconds() > RETRY_FETCH
+    edited = sandbox.status.observed_generation != sandbox.metadata.generation
+    return frozenset({(job.kind, job.name)}) if overdue or edited else frozenset()
+
+
+def waiting_components(sandbox: v1alpha1.AISandbox, children: Children) -> tuple[str, ...]:
+    """Components whose pods should be ready and are not."""
+    name = sandbox.metadata.name
+    job = children.get(("Job", fetch.job_name(sandbox)))
+    waiting = ["fetch"] if job is not None and not job.facts["complete"] else []
+    for component in ("engine", "chat", "gateway"):
+        record = children.get(("Deployment", f"{name}-{component}"))
+        if record is not None and record.facts["replicas"] and not judge.rolled_out(record):
+            waiting.append(component)
+    return tuple(waiting)
+
+
+def touches_gateway_configuration(steps: Collection[plan.Step], name: str) -> bool:
+    """Whether the gateway's configuration is still not as wanted."""
+    return any(
+        not isinstance(step, plan.Delete)
+        and step.child.kind == "Secret"
+        and step.child.name == f"{name}-gateway"
+        for step in steps
+    )
+
+
+def write_problems(outcome: execute.Outcome) -> tuple[judge.Problem, ...]:
+    """What the API server refused, in words for a condition."""
+    taken = tuple(
+        judge.Problem(
+            reason=Reason.NameTaken, message=f"{label} exists and belongs to somebody else", stalled=True
+        )
+        for label in outcome.taken
+    )
+    refused = tuple(
+        judge.Problem(reason=Reason.WriteRefused, message=f"{label}: {error}")
+        for label, error in outcome.failures
+        if isinstance(error, errors.Forbidden | errors.Invalid)
+    )
+    return (*taken, *refused)
+
+
+def unsupported(sandbox: v1alpha1.AISandbox) -> tuple[str, ...]:
+    """Fields that are accepted but do nothing in this release; never silently."""
+    notices = []
+    if sandbox.spec.access.tls.mode == "CertManager":
+        notices.append(
+            "spec.access.tls.mode CertManager asks for no certificate yet: "
+            f"put one into the Secret {sandbox.metadata.name}-tls yourself"
+        )
+    return tuple(notices)
+
+
+def bare(body: Mapping[str, Any]) -> v1alpha1.AISandbox:
+    """An object whose spec cannot be read: what was told of it stays known, and it can be deleted."""
+    metadata = v1alpha1.Metadata.model_validate(body["metadata"])
+    try:
+        status = v1alpha1.AISandboxStatus.model_validate(body.get("status") or {})
+    except pydantic.ValidationError:
+        status = v1alpha1.AISandboxStatus()
+    return v1alpha1.AISandbox(metadata=metadata, status=status)

@@ -1,0 +1,321 @@
+"""Children belong to the operator: drift ends in seconds, names of others are respected, one operator writes."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import copy
+import pathlib
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from ai_sandbox_operator.api import kinds, names
+from ai_sandbox_operator.kube import errors
+from controlplane import steps
+from controlplane.steps import placed, public
+from lab.cluster.lab import Lab
+from lab.operator_process import OperatorProcess
+from lab.world import World
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+Object = dict[str, Any]
+#: The sandbox whose children are edited; it stands through the module.
+DRIFT = "drift"
+RESTORED = 3.0
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def world(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    """One world in which `drift` is ready."""
+    lab.nodes.forget()
+    folder = tmp_path_factory.mktemp("children")
+    async with World(lab, folder, operator={"flags": steps.FLAGS}) as made:
+        await made.operator.start()
+        await made.apply(DRIFT, public(lifecycle={"state": "Running"}))
+        await made.until(DRIFT, "Ready")
+        await placed(made, DRIFT)
+        await made.quiet()
+        yield made
+        assert made.linode.violations == []
+        assert made.proxy.errors == []
+
+
+@pytest.fixture
+def name() -> str:
+    return f"c-{uuid.uuid4().hex[:6]}"
+
+
+def essence(live: Object) -> Object:
+    """What of a child is the operator's: no versions, no status, no fields that controllers fill in."""
+    kept = copy.deepcopy({k: v for k, v in live.items() if k in ("spec", "data", "type")})
+    metadata = live["metadata"]
+    kept["labels"] = metadata.get("labels")
+    kept["owners"] = metadata.get("ownerReferences")
+    kept["annotations"] = {
+        k: v
+        for k, v in (metadata.get("annotations") or {}).items()
+        if not k.startswith("deployment.kubernetes")
+    }
+    return kept
+
+
+async def replace(world: World, kind: kinds.Kind, name: str, change: Callable[[Object], None]) -> Object:
+    """Read, change, PUT, as `kubectl edit` does; what was before."""
+    while True:
+        before = await world.api.get(kind, world.namespace, name)
+        after = copy.deepcopy(before)
+        change(after)
+        try:
+            path = kind.path(world.namespace, name)
+            await world.api._request(
+                "edit", kind, "PUT", path, body=after, query={"fieldManager": "kubectl-edit"}
+            )
+        except errors.Conflict:
+            continue
+        return before
+
+
+def _container(key: str, value: Any) -> Callable[[Object], None]:
+    def change(live: Object) -> None:
+        live["spec"]["template"]["spec"]["containers"][0][key] = value
+
+    return change
+
+
+def _environment(live: Object) -> None:
+    live["spec"]["template"]["spec"]["containers"][0].setdefault("env", []).append(
+        {"name": "X", "value": "y"}
+    )
+
+
+def _port(live: Object) -> None:
+    live["spec"]["ports"].append({"name": "ssh", "port": 22, "targetPort": 22, "protocol": "TCP"})
+
+
+def _rule(live: Object) -> None:
+    live["spec"].setdefault("ingress", []).append({"from": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]})
+
+
+def _data(live: Object) -> None:
+    key = min(live["data"])
+    live["data"][key] = base64.b64encode(b"{}").decode()
+
+
+def _selector(live: Object) -> None:
+    live["spec"]["selector"] = {"app": "somebody-elses"}
+
+
+def _label(live: Object) -> None:
+    del live["metadata"]["labels"][names.LABEL_COMPONENT]
+
+
+def _managed_by(live: Object) -> None:
+    del live["metadata"]["labels"][names.LABEL_MANAGED_BY]
+
+
+def _owner(live: Object) -> None:
+    del live["metadata"]["ownerReferences"]
+
+
+EDITS: tuple[tuple[kinds.Kind, str, Callable[[Object], None]], ...] = (
+    (kinds.DEPLOYMENT, "gateway", _container("image", "registry.example/other:1")),
+    (kinds.DEPLOYMENT, "chat", _environment),
+    (kinds.DEPLOYMENT, "chat", _label),
+    (kinds.SERVICE, "internal", _port),
+    (kinds.SERVICE, "engine", _selector),
+    (kinds.SERVICE, "", _port),
+    (kinds.SERVICE, "", _managed_by),
+    (kinds.NETWORK_POLICY, "gateway", _rule),
+    (kinds.NETWORK_POLICY, "engine", _rule),
+    (kinds.NETWORK_POLICY, "default-deny", _managed_by),
+    (kinds.SECRET, "gateway", _data),
+    (kinds.SECRET, "api-keys", _owner),
+    (kinds.POD_DISRUPTION_BUDGET, "gateway", _owner),
+    (kinds.PVC, "model", _owner),
+    (kinds.PVC, "chat", _label),
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "suffix", "change"), EDITS, ids=lambda v: getattr(v, "kind", getattr(v, "__name__", v))
+)
+async def test_an_edited_child_is_restored(
+    world: World, kind: kinds.Kind, suffix: str, change: Callable[[Object], None]
+) -> None:
+    child = f"{DRIFT}-{suffix}" if suffix else DRIFT
+    before = essence(await replace(world, kind, child, change))
+
+    async def restored() -> bool:
+        live = await world.get(kind, child)
+        return live is not None and essence(live) == before
+
+    await world.eventually(restored, timeout=RESTORED, what=f"the repair of {kind.kind} {child}")
+
+
+async def test_a_changed_engine_is_restored_and_only_then_is_its_pod_replaced(world: World) -> None:
+    child = f"{DRIFT}-engine"
+    before = essence(
+        await replace(world, kinds.DEPLOYMENT, child, _container("image", "registry.example/other:1"))
+    )
+
+    async def restored() -> bool:
+        live = await world.get(kinds.DEPLOYMENT, child)
+        return live is not None and essence(live)["spec"] == before["spec"]
+
+    await world.eventually(restored, timeout=RESTORED, what="the repair of the engine")
+    await world.until(DRIFT, "Ready")
+
+
+async def test_every_deleted_child_comes_back(world: World) -> None:
+    before = await world.children(DRIFT)
+    doomed = [key for key in before if key[0] not in ("PersistentVolumeClaim", "Job")]
+    doomed = [key for key in doomed if key not in (("Secret", f"{DRIFT}-ca"), ("Service", DRIFT))]
+    for kind, child in doomed:
+        uid = before[kind, child]["metadata"]["uid"]
+        await world.api.delete(kinds.BY_NAME[kind], world.namespace, child, uid=uid)
+
+    async def back() -> bool:
+        now = await world.children(DRIFT)
+        return all(
+            key in now and now[key]["metadata"]["uid"] != before[key]["metadata"]["uid"] for key in doomed
+        )
+
+    await world.eventually(back, timeout=RESTORED + 2, what="the children")
+    await world.until(DRIFT, "Ready")
+
+
+async def test_labels_and_annotations_of_others_survive(world: World) -> None:
+    foreign = {"team.example/owner": "somebody"}
+    patch = {"metadata": {"labels": foreign, "annotations": foreign}}
+    targets = ((kinds.DEPLOYMENT, "gateway"), (kinds.SECRET, "gateway"), (kinds.NETWORK_POLICY, "engine"))
+    for kind, suffix in targets:
+        await world.api.merge_patch(kind, world.namespace, f"{DRIFT}-{suffix}", patch)
+        await replace(
+            world, kind, f"{DRIFT}-{suffix}", lambda live: live["metadata"]["labels"].pop(names.LABEL_NAME)
+        )
+    await world.quiet()
+    for kind, suffix in targets:
+        live = await world.api.get(kind, world.namespace, f"{DRIFT}-{suffix}")
+        assert live["metadata"]["labels"][names.LABEL_NAME] == names.APP_NAME
+        for field in ("labels", "annotations"):
+            assert foreign.items() <= live["metadata"][field].items(), (kind.kind, field)
+
+
+async def test_an_object_of_somebody_else_is_never_touched_and_blocks_nothing_else(
+    world: World, name: str
+) -> None:
+    taken: Object = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": f"{name}-engine", "namespace": world.namespace},
+        "spec": {"ports": [{"port": 80}]},
+    }
+    before = await world.api.create(kinds.SERVICE, taken)
+    await world.apply(name, {"lifecycle": {"state": "Suspended"}})
+    told = await world.until(name, "SpecValid", "False", reason="NameTaken")
+    assert f"Service {name}-engine" in told["message"]
+    await world.until(name, "Stalled", reason="NameTaken")
+    await world.until(name, "ModelCached")
+    await world.until(name, "ChatReady")
+    after = await world.api.get(kinds.SERVICE, world.namespace, f"{name}-engine")
+    assert after == before
+    await world.api.delete(kinds.SERVICE, world.namespace, f"{name}-engine", uid=before["metadata"]["uid"])
+    await world.until(name, "SpecValid", timeout=70)
+
+
+async def keys_of(world: World, name: str) -> dict[str, str]:
+    secret = await world.api.get(kinds.SECRET, world.namespace, f"{name}-api-keys")
+    return {key: base64.b64decode(value).decode() for key, value in secret["data"].items()}
+
+
+async def configuration(world: World, name: str) -> str:
+    secret = await world.api.get(kinds.SECRET, world.namespace, f"{name}-gateway")
+    return "".join(base64.b64decode(value).decode() for value in secret["data"].values())
+
+
+async def test_a_key_that_its_owner_chose_is_kept_and_reaches_the_gateway(world: World, name: str) -> None:
+    await world.apply(name, {"lifecycle": {"state": "Suspended"}})
+    await world.until(name, "NetworkProtected")
+    generated = (await keys_of(world, name))["default"]
+    assert generated in await configuration(world, name)
+    chosen = "sk-chosen-by-hand-0123456789abcdef0123456789"
+    patch = {"data": {"default": base64.b64encode(chosen.encode()).decode()}}
+    await world.api.merge_patch(kinds.SECRET, world.namespace, f"{name}-api-keys", patch)
+
+    async def reached() -> bool:
+        text = await configuration(world, name)
+        return chosen in text and generated not in text
+
+    await world.eventually(reached, timeout=RESTORED, what="the new key at the gateway")
+    assert await keys_of(world, name) == {"default": chosen}
+    await world.edit(name, {"access": {"apiKeys": [{"name": "default"}, {"name": "second"}]}})
+
+    async def added() -> bool:
+        keys = await keys_of(world, name)
+        return keys.get("default") == chosen and keys.get("second", "-") in await configuration(world, name)
+
+    await world.eventually(added, timeout=RESTORED, what="the second key")
+    second = (await keys_of(world, name))["second"]
+    await world.edit(name, {"access": {"apiKeys": [{"name": "second"}]}})
+
+    async def removed() -> bool:
+        return await keys_of(world, name) == {"second": second} and chosen not in await configuration(
+            world, name
+        )
+
+    await world.eventually(removed, timeout=RESTORED, what="the end of the first key")
+    assert second in await configuration(world, name)
+
+
+async def test_after_a_kill_of_the_leader_the_other_one_takes_over(
+    world: World, name: str, tmp_path: pathlib.Path
+) -> None:
+    standby = OperatorProcess(
+        kubeconfig=world.proxy.kubeconfig(tmp_path / "standby.kubeconfig"),
+        linode_url=world.linode.url,
+        log_path=tmp_path / "standby.log",
+        namespaces=(world.namespace,),
+        lease_namespace=world.namespace,
+        flags=steps.FLAGS,
+    )
+    await standby.start(wait=False)
+    try:
+
+        async def warm() -> bool:
+            return '"message": "serving health and metrics"' in standby.log()
+
+        await world.eventually(warm, what="the standby")
+        await asyncio.sleep(2.0)
+        assert '"message": "reconciling"' not in standby.log(), "there is one leader"
+        world.operator.kill()
+        await world.operator.wait()
+        began = time.monotonic()
+        await world.apply(name, {"lifecycle": {"state": "Suspended"}})
+        await world.until(name, "NetworkProtected", timeout=10)
+        assert time.monotonic() - began < 10
+        assert standby.running
+    finally:
+        code = await standby.stop()
+    assert code == 0
+    await world.operator.start()
+
+
+async def test_sigterm_ends_it_cleanly_and_frees_the_lease(world: World, name: str) -> None:
+    began = time.monotonic()
+    assert await world.operator.stop() == 0
+    assert time.monotonic() - began < 10
+    lease = await world.api.get(kinds.LEASE, world.namespace, "ai-sandbox-operator")
+    assert lease["spec"]["holderIdentity"] == ""
+    mark = len(world.proxy.journal)
+    await world.apply(name, {"lifecycle": {"state": "Suspended"}})
+    await asyncio.sleep(0.5)
+    assert world.proxy.attempts(mark) == []
+    began = time.monotonic()
+    await world.operator.start()
+    await world.until(name, "NetworkProtected", timeout=10)
+    assert time.monotonic() - began < 10, "a freed lease is taken at once"

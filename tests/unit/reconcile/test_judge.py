@@ -1,0 +1,400 @@
+"""Conditions from what was observed; True only because it was observed for this spec (I8)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ai_sandbox_operator.api.conditions import ConditionType, Reason, Verdict
+from ai_sandbox_operator.desired import engine, facts, fetch
+from ai_sandbox_operator.observed import diagnosis, seen
+from ai_sandbox_operator.reconcile import judge
+from unit.desired import samples
+from unit.observed.live import live
+
+Json = Any
+Stage = facts.Stage
+Situation = judge.Situation
+C = ConditionType
+PUBLIC: dict[str, Json] = {"access": {"exposure": "NodeBalancer", "allowlist": [{"cidr": "192.0.2.0/24"}]}}
+PROVEN = judge.LinodeView(firewall_id=7, nodebalancer_id=8, current=True, attached=True)
+RUNS: dict[str, Json] = {
+    "observedGeneration": 1,
+    "replicas": 1,
+    "updatedReplicas": 1,
+    "readyReplicas": 1,
+}
+
+
+def situation(spec: dict[str, Json] | None = None, **rest: Json) -> Situation:
+    """A sandbox of which everything stands and runs."""
+    spec = PUBLIC if spec is None else spec
+    sandbox = samples.sandbox(spec)
+    children = {}
+    for child in samples.rendered(spec, samples.EXPOSED):
+        body = live(child.manifest)
+        match child.kind:
+            case "Deployment":
+                count = child.manifest["spec"]["replicas"]
+                body["status"] = RUNS | dict.fromkeys(
+                    ("replicas", "updatedReplicas", "readyReplicas"), count
+                )
+            case "Job":
+                body["status"] = {"conditions": [{"type": "Complete", "status": "True"}]}
+            case "Service" if body["spec"]["type"] == "LoadBalancer":
+                body["status"] = {"loadBalancer": {"ingress": [{"ip": "192.0.2.80"}]}}
+            case _:
+                pass
+        children[child.kind, child.name] = seen.observe(child.kind, body)
+    return Situation(
+        sandbox=sandbox,
+        children=children,
+        engine_inputs=engine.engine_inputs(sandbox),
+        fetch_job=fetch.job_name(sandbox),
+        linode=PROVEN,
+        **rest,
+    )
+
+
+def verdicts(thing: Situation) -> dict[ConditionType, Verdict]:
+    return {verdict.type: verdict for verdict in judge.judge(thing)}
+
+
+def without(thing: Situation, kind: str, name: str) -> Situation:
+    return dataclasses.replace(thing, children={k: r for k, r in thing.children.items() if k != (kind, name)})
+
+
+def with_facts(thing: Situation, kind: str, name: str, **values: Json) -> Situation:
+    record = thing.children[kind, name]
+    changed = dataclasses.replace(record, facts={**record.facts, **values})
+    return dataclasses.replace(thing, children={**thing.children, (kind, name): changed})
+
+
+def with_linode(thing: Situation, **values: Json) -> Situation:
+    return dataclasses.replace(thing, linode=dataclasses.replace(thing.linode, **values))
+
+
+def with_(thing: Situation, **values: Json) -> Situation:
+    return dataclasses.replace(thing, **values)
+
+
+JOB = fetch.job_name(samples.sandbox(PUBLIC))
+
+
+def test_everything_observed_is_all_true_in_the_stored_order() -> None:
+    found = judge.judge(situation())
+    assert [v.type for v in found] == list(ConditionType)
+    assert {v.type for v in found if v.status == "True"} == set(ConditionType) - {C.RECONCILING, C.STALLED}
+
+
+@pytest.mark.parametrize("spec", [{}, {"chat": {"enabled": False}}, {**PUBLIC, "chat": {"enabled": False}}])
+def test_a_settled_sandbox_of_any_kind_is_ready(spec: dict[str, Json]) -> None:
+    assert verdicts(situation(spec))[C.READY].status == "True"
+
+
+Case = tuple[Callable[[Situation], Situation], ConditionType, str, Reason]
+TAKEN = judge.Problem(reason=Reason.NameTaken, message="Secret demo-tls is somebody else's", stalled=True)
+MISSING = judge.Problem(reason=Reason.SecretNotFound, message="Secret hf-token does not exist")
+REFUSED = judge.Problem(reason=Reason.LinodeUnavailable, message="401")
+
+FALSE: dict[str, Case] = {
+    "a policy is not as wanted": (
+        lambda s: with_(s, pending=frozenset({Stage.POLICY})),
+        C.NETWORK_PROTECTED,
+        "False",
+        Reason.ProtectionPending,
+    ),
+    "the gateway does not hold the allowlist yet": (
+        lambda s: with_(s, access_pending=True),
+        C.NETWORK_PROTECTED,
+        "False",
+        Reason.ProtectionPending,
+    ),
+    "the firewall was not observed with the current rules": (
+        lambda s: with_linode(s, current=False),
+        C.NETWORK_PROTECTED,
+        "False",
+        Reason.ProtectionPending,
+    ),
+    "whether the firewall is on the NodeBalancer is not known": (
+        lambda s: with_linode(s, attached=False),
+        C.NETWORK_PROTECTED,
+        "False",
+        Reason.ProtectionPending,
+    ),
+    "nor is it when the NodeBalancer is known by its hostname only": (
+        lambda s: with_linode(with_facts(s, "Service", "demo", address="", hostname="h"), attached=False),
+        C.NETWORK_PROTECTED,
+        "False",
+        Reason.ProtectionPending,
+    ),
+    "the NodeBalancer was seen without the firewall": (
+        lambda s: with_linode(
+            s, attached=False, problem=judge.Problem(reason=Reason.NotAttached, message="bare")
+        ),
+        C.NETWORK_PROTECTED,
+        "False",
+        Reason.NotAttached,
+    ),
+    "Linode refuses": (
+        lambda s: with_linode(s, problem=REFUSED),
+        C.NETWORK_PROTECTED,
+        "False",
+        Reason.LinodeUnavailable,
+    ),
+    "an allowlist that a firewall cannot hold": (
+        lambda s: with_linode(s, problem=judge.Problem(reason=Reason.TooManyNetworks, message="x")),
+        C.NETWORK_PROTECTED,
+        "False",
+        Reason.TooManyNetworks,
+    ),
+    "no address yet": (
+        lambda s: with_facts(s, "Service", "demo", address=""),
+        C.EXPOSED,
+        "False",
+        Reason.AddressPending,
+    ),
+    "no external Service": (
+        lambda s: without(s, "Service", "demo"),
+        C.EXPOSED,
+        "False",
+        Reason.ExposureHeldBack,
+    ),
+    "the Job that fetches this model does not exist": (
+        lambda s: with_(s, fetch_job="demo-fetch-other"),
+        C.MODEL_CACHED,
+        "False",
+        Reason.Fetching,
+    ),
+    "the Job runs": (
+        lambda s: with_facts(s, "Job", JOB, complete=False),
+        C.MODEL_CACHED,
+        "False",
+        Reason.Fetching,
+    ),
+    "the volume is not bound": (
+        lambda s: with_facts(
+            with_facts(s, "Job", JOB, complete=False), "PersistentVolumeClaim", "demo-model", phase="Pending"
+        ),
+        C.MODEL_CACHED,
+        "False",
+        Reason.VolumePending,
+    ),
+    "the Job failed": (
+        lambda s: with_facts(s, "Job", JOB, complete=False, failed=True),
+        C.MODEL_CACHED,
+        "False",
+        Reason.FetchFailed,
+    ),
+    "the Job's pod cannot be scheduled": (
+        lambda s: with_(
+            with_facts(s, "Job", JOB, complete=False),
+            findings={"fetch": diagnosis.Finding(Reason.Unschedulable, "no node")},
+        ),
+        C.MODEL_CACHED,
+        "False",
+        Reason.Unschedulable,
+    ),
+    "the engine runs, but for an earlier spec": (
+        lambda s: with_(s, engine_inputs="other"),
+        C.ENGINE_READY,
+        "False",
+        Reason.Starting,
+    ),
+    "the engine waits for its model": (
+        lambda s: with_facts(s, "Deployment", "demo-engine", replicas=0),
+        C.ENGINE_READY,
+        "False",
+        Reason.WaitingForModel,
+    ),
+    "the engine's pod crashes": (
+        lambda s: with_(
+            with_facts(s, "Deployment", "demo-engine", ready=0),
+            findings={"engine": diagnosis.Finding(Reason.CrashLoop, "CUDA out of memory")},
+        ),
+        C.ENGINE_READY,
+        "False",
+        Reason.CrashLoop,
+    ),
+    "the chat's Deployment could not be brought to the spec and still runs the earlier one": (
+        lambda s: with_(s, pending=frozenset({Stage.WORKLOAD})),
+        C.CHAT_READY,
+        "False",
+        Reason.Starting,
+    ),
+    "the gateway rolls out": (
+        lambda s: with_facts(s, "Deployment", "demo-gateway", current=3),
+        C.CHAT_READY,
+        "False",
+        Reason.Starting,
+    ),
+    "the chat is gone": (
+        lambda s: without(s, "Deployment", "demo-chat"),
+        C.CHAT_READY,
+        "False",
+        Reason.Starting,
+    ),
+    "a name is taken": (lambda s: with_(s, problems=(TAKEN,)), C.SPEC_VALID, "False", Reason.NameTaken),
+    "a name is taken, which needs a person": (
+        lambda s: with_(s, problems=(TAKEN,)),
+        C.STALLED,
+        "True",
+        Reason.NameTaken,
+    ),
+    "a Secret is missing, which may come": (
+        lambda s: with_(s, problems=(MISSING,)),
+        C.STALLED,
+        "False",
+        Reason.NotStalled,
+    ),
+    "something waits for the garbage collector": (
+        lambda s: with_(s, pending=frozenset({Stage.SECRET})),
+        C.RECONCILING,
+        "True",
+        Reason.Progressing,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FALSE)
+def test_what_is_not_observed_is_not_true(case: str) -> None:
+    change, type_, status, reason = FALSE[case]
+    found = verdicts(change(situation()))
+    assert (found[type_].status, found[type_].reason) == (status, reason)
+    if type_ is not C.STALLED or status == "True":
+        assert found[C.READY].status == "False", case
+
+
+def test_until_the_earlier_nodebalancer_is_known_to_be_gone_nothing_is_called_closed() -> None:
+    found = verdicts(situation({}, releasing=True))
+    assert (found[C.EXPOSED].status, found[C.NETWORK_PROTECTED].status) == ("False", "False")
+    assert found[C.READY].status == "False"
+    found = verdicts(situation({}))
+    assert (found[C.EXPOSED].reason, found[C.NETWORK_PROTECTED].status) == (Reason.NotExposed, "True")
+
+
+def test_before_there_is_a_nodebalancer_the_firewall_alone_protects() -> None:
+    found = verdicts(with_linode(with_facts(situation(), "Service", "demo", address=""), attached=False))
+    assert found[C.NETWORK_PROTECTED].status == "True"
+    assert "waits for the NodeBalancer" in found[C.NETWORK_PROTECTED].message
+
+
+def test_the_message_of_protection_counts_who_is_admitted() -> None:
+    assert "admit 1 network." in verdicts(situation())[C.NETWORK_PROTECTED].message
+    nobody = {"access": {"exposure": "NodeBalancer"}}
+    assert "admit 0 networks (nobody)." in verdicts(situation(nobody))[C.NETWORK_PROTECTED].message
+
+
+@pytest.mark.parametrize(
+    ("changed", "done"),
+    [
+        ({}, True),
+        ({"ready": 0}, False),
+        ({"updated": 0}, False),
+        ({"current": 2}, False),
+        ({"replicas": 0}, False),
+        ({"generation": 2}, False),
+        ({"replicas": 2}, False),
+    ],
+)
+def test_rolled_out(changed: dict[str, int], done: bool) -> None:
+    thing = with_facts(situation(), "Deployment", "demo-engine", **changed)
+    assert judge.rolled_out(thing.children["Deployment", "demo-engine"]) is done
+
+
+def test_suspended_is_settled_but_not_ready() -> None:
+    found = verdicts(situation({**PUBLIC, "lifecycle": {"state": "Suspended"}}))
+    assert (found[C.READY].status, found[C.READY].reason) == ("False", Reason.Suspended)
+    assert (found[C.RECONCILING].status, found[C.STALLED].status) == ("False", "False")
+    assert found[C.ENGINE_READY].reason is Reason.Suspended
+
+
+def test_suspended_without_protection_is_not_settled() -> None:
+    thing = with_linode(situation({**PUBLIC, "lifecycle": {"state": "Suspended"}}), current=False)
+    assert verdicts(thing)[C.RECONCILING].status == "True"
+
+
+def test_fields_that_do_nothing_are_named_although_the_sandbox_is_ready() -> None:
+    found = verdicts(situation(notices=("spec.x does nothing",)))
+    assert found[C.SPEC_VALID].reason is Reason.NotSupportedYet
+    assert "spec.x" in found[C.READY].message
+
+
+@pytest.mark.parametrize("problem", [TAKEN, MISSING])
+def test_a_message_of_what_is_wrong_ends_with_what_to_do(problem: judge.Problem) -> None:
+    found = verdicts(situation(problems=(problem,)))
+    for verdict in found.values():
+        wrong = verdict.reason is problem.reason and verdict.type is not C.RECONCILING
+        if wrong:
+            assert verdict.message.endswith(problem.reason.doc.remedy), verdict.type
+
+
+def test_the_number_of_further_problems_is_told() -> None:
+    assert "(and 1 more)" in verdicts(situation(problems=(MISSING, TAKEN)))[C.SPEC_VALID].message
+
+
+ENDPOINTS: list[tuple[dict[str, Json], dict[str, str]]] = [
+    (
+        PUBLIC,
+        {
+            "api": "https://192.0.2.80:8000/v1",
+            "chat": "https://192.0.2.80:3000",
+            "caSecretName": "demo-tls",
+        },
+    ),
+    (
+        {"chat": {"enabled": False}, "access": {"tls": {"mode": "Disabled"}}},
+        {"api": "http://demo-internal.team-a.svc:8000/v1"},
+    ),
+    (
+        {"access": {"exposure": "NodeBalancer", "hostnames": ["ai.example.com"]}, "chat": {"enabled": False}},
+        {"api": "https://ai.example.com:8000/v1", "caSecretName": "demo-tls"},
+    ),
+]
+
+
+@pytest.mark.parametrize(("spec", "urls"), ENDPOINTS)
+def test_endpoints(spec: dict[str, Json], urls: dict[str, str]) -> None:
+    assert judge.endpoints(situation(spec)) == urls
+
+
+def test_there_is_no_endpoint_before_there_is_an_address() -> None:
+    assert judge.endpoints(with_facts(situation(), "Service", "demo", address="")) == {}
+    assert judge.endpoints(without(situation(), "Service", "demo")) == {}
+
+
+EVERYTHING = situation()
+
+
+@given(
+    st.sets(st.sampled_from(sorted(EVERYTHING.children))),
+    st.sets(st.sampled_from(list(Stage))),
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from([None, REFUSED]),
+)
+def test_ready_is_true_only_if_nothing_at_all_is_missing(
+    missing: set[tuple[str, str]],
+    pending: set[Stage],
+    access_pending: bool,
+    current: bool,
+    attached: bool,
+    problem: judge.Problem | None,
+) -> None:
+    thing = with_(
+        with_linode(EVERYTHING, current=current, attached=attached, problem=problem),
+        children={k: r for k, r in EVERYTHING.children.items() if k not in missing},
+        pending=frozenset(pending),
+        access_pending=access_pending,
+    )
+    found = verdicts(thing)
+    needed = {k for k in missing if k[0] in ("Deployment", "Job") or k == ("Service", "demo")}
+    bad = bool(needed or pending or access_pending or not current or not attached or problem)
+    assert found[C.READY].status == ("False" if bad else "True")
+    assert (found[C.RECONCILING].status == "True") == bad
