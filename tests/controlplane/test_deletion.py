@@ -194,7 +194,7 @@ async def test_the_abandon_annotation_ends_it_and_leaves_the_linode_objects(
     world.linode.faults.add(down(token))
     await world.delete(name)
     message = await blocked(world, name)
-    arguments = message[message.index("kubectl annotate") :].split()[1:6]
+    arguments = message[message.index("kubectl annotate") :].split()[1:7]
     await asyncio.to_thread(world.lab.plane.kubectl, *(argument.rstrip(".") for argument in arguments))
     await world.gone(name, timeout=8)
     assert left(world, at)[0]

@@ -2,7 +2,7 @@
 
 The cloud controller manager is a second actor that the operator cannot command: it detaches, deletes
 and ignores firewalls by rules of its own. Each test lets it (or a person) do its worst and then asks
-Linode's side, never the operator, who can reach what. Numbers are those of docs/linode.md.
+Linode's side, never the operator, who can reach what.
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
@@ -23,7 +22,7 @@ NAME = "judged"
 
 
 @pytest.fixture
-async def judge(started: World) -> AsyncIterator[ClosedObserver]:
+async def judge(started: World) -> ClosedObserver:
     """A settled sandbox for the office, and nobody who keeps it so."""
     made = ClosedObserver(started, NAME, admits.samples(OFFICE, HOME), reaction=0.0)
     await made.apply({"access": {"exposure": "NodeBalancer", "allowlist": [{"cidr": OFFICE}]}})
@@ -32,7 +31,7 @@ async def judge(started: World) -> AsyncIterator[ClosedObserver]:
     await started.operator.wait()
     await made.look()
     made.assert_closed()
-    yield made
+    return made
 
 
 def blamed(judge: ClosedObserver, *words: str) -> None:
@@ -126,8 +125,8 @@ async def test_tolerates_an_edit_until_the_firewall_is_next_written_and_no_longe
     await judge.edit({"access": {"allowlist": [{"cidr": HOME}]}})
     await judge.look()
     judge.assert_closed()
-    await put_rules(world, "203.0.113.4/32", HOME)
-    blamed(judge, "W operator", "is open to", "203.0.113.4")
+    await put_rules(world, "203.0.113.7/32", HOME)
+    blamed(judge, "W operator", "is open to", "203.0.113.7")
 
 
 @pytest.mark.parametrize(

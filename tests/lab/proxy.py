@@ -111,6 +111,7 @@ class ApiProxy:
         self._runner: web.AppRunner | None = None
         self._session: aiohttp.ClientSession | None = None
         self._order = asyncio.Lock()
+        self._killed_at = 0
         self._streams: set[asyncio.Task[Any]] = set()
         self.url = ""
 
@@ -184,18 +185,21 @@ class ApiProxy:
         if fault is not None and fault.mode == "delay":
             await asyncio.sleep(fault.seconds)
         if fault is not None and fault.mode == "kill_before":
-            self.kill()
+            self._end_client()
             return await self._cut(request)
         if fault is not None and fault.mode == "status":
             exchange.status = fault.status
             return web.json_response(_status(fault.status), status=fault.status)
         # One write at a time: the observers must judge the state that this write left, not a later one.
         async with self._order:
+            if exchange.index < self._killed_at:
+                return await self._cut(request)
             answer = await self._forward(request, body, exchange)
+            if fault is not None and fault.mode == "kill_after":
+                self._end_client()
             if exchange.effective:
                 await self._observe(exchange)
         if fault is not None and fault.mode == "kill_after":
-            self.kill()
             return await self._cut(request)
         if fault is not None and fault.mode == "drop_answer":
             return await self._cut(request)
@@ -261,6 +265,11 @@ class ApiProxy:
                     await result
             except Exception as error:
                 self.errors.append(error)
+
+    def _end_client(self) -> None:
+        """Kill, and lose what was sent but not yet forwarded: exactly the writes before this one count."""
+        self.kill()
+        self._killed_at = len(self.journal)
 
     async def _cut(self, request: web.Request) -> web.StreamResponse:
         """Close the connection without an answer."""

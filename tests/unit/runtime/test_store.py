@@ -285,4 +285,4 @@ class Watching(RuleBasedStateMachine):
 
 
 TestWatching = Watching.TestCase
-TestWatching.settings = settings(max_examples=150, stateful_step_count=25, deadline=None)
+TestWatching.settings = settings(max_examples=60, stateful_step_count=20, deadline=None)

@@ -37,7 +37,8 @@ class Api:
 
     async def __aenter__(self) -> Self:
         connector = aiohttp.TCPConnector(ssl=self._tls, limit=50)
-        timeout = aiohttp.ClientTimeout(total=30)
+        # No limit for the whole: under load a request may wait long for a free connection.
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=30)
         self._session = aiohttp.ClientSession(self._server, connector=connector, timeout=timeout)
         return self
 

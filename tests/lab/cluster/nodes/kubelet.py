@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import aiohttp
@@ -42,6 +42,7 @@ class Entry:
         task: the running `_drive`.
         again: something changed while it ran.
         ending_at: when the deletion that was asked for is carried out.
+        told: the Events that were posted.
     """
 
     pod: dict[str, Any]
@@ -53,6 +54,7 @@ class Entry:
     task: asyncio.Task[None] | None = None
     again: bool = False
     ending_at: float | None = None
+    told: set[str] = field(default_factory=set)
 
     @property
     def path(self) -> str:
@@ -231,9 +233,11 @@ class Kubelet:
         return None
 
     def _report(self, entry: Entry, behaviour: Behaviour) -> None:
-        """Tell what went wrong as an Event, for people who describe the pod."""
-        if (event := reports.build(entry.pod, entry.state, behaviour, time.time())) is None:
+        """Tell what went wrong as an Event, each thing once, for people who describe the pod."""
+        event = reports.build(entry.pod, entry.state, behaviour, time.time())
+        if event is None or (what := f"{event['reason']}: {event['message']}") in entry.told:
             return
+        entry.told.add(what)
         self._spawn(self._post_event(entry.pod["metadata"]["namespace"], event))
 
     async def _post_event(self, namespace: str, event: Mapping[str, Any]) -> None:

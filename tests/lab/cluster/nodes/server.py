@@ -24,6 +24,8 @@ from lab.cluster.nodes.storage import Storage
 log = logging.getLogger("lab.nodes")
 
 _FIRST_POOL = 4001
+#: Seconds for the end; the API server may be gone before.
+_GOODBYE = 3.0
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class FakeNodes:
             for task in self._tasks:
                 task.add_done_callback(_say_if_broken)
             stack.push_async_callback(self._cancel)
+            stack.push_async_callback(self._unregister)
             self._stack = stack.pop_all()
         return self
 
@@ -85,6 +88,12 @@ class FakeNodes:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._stack.aclose()
+
+    async def _unregister(self) -> None:
+        """Take the nodes away, or the next ones on this cluster would lose pods to them."""
+        work = (self._api.delete(f"/api/v1/nodes/{name}") for name in self._members)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.gather(*work, return_exceptions=True), _GOODBYE)
 
     async def _cancel(self) -> None:
         for task in self._tasks:
