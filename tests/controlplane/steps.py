@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -122,6 +123,35 @@ async def command(world: World, *arguments: str) -> tuple[int, str]:
     )
     output, _ = await process.communicate()
     return process.returncode or 0, output.decode()
+
+
+def ends(world: World, since: int) -> list[tuple[str | None, str]]:
+    """Who deleted what at Linode, in order."""
+    return [(e.token, e.path) for e in world.linode.journal.writes(since) if e.method == "DELETE"]
+
+
+def in_order(at: Placed, who: str) -> list[tuple[str | None, str]]:
+    """The only safe order: `who` ends the NodeBalancer, then the operator ends its firewall."""
+    return [(who, f"/nodebalancers/{at.balancer}"), ("operator", f"/networking/firewalls/{at.firewall}")]
+
+
+def released_at(world: World, name: str) -> float:
+    """When the operator took its finalizer off, by the simulator's clock."""
+    offset = time.time() - time.monotonic()
+    (taken,) = (
+        e.at + offset
+        for e in world.proxy.attempts()
+        if e.path.endswith(f"/{names.PLURAL}/{name}") and "'remove'" in str(e.body)
+    )
+    return taken
+
+
+async def vanish(world: World, name: str) -> None:
+    """Remove a sandbox and its Service as the end of a cluster does: nobody's finalizer runs."""
+    for kind in (kinds.SANDBOX, kinds.SERVICE):
+        live = await world.api.get(kind, world.namespace, name)
+        await world.api.merge_patch(kind, world.namespace, name, {"metadata": {"finalizers": None}})
+        await world.api.delete(kind, world.namespace, name, uid=live["metadata"]["uid"])
 
 
 class Watchman:

@@ -9,21 +9,20 @@ import pathlib
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
-from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from ai_sandbox_operator.api import kinds, names
 from ai_sandbox_operator.kube import errors
-from controlplane import steps
+from controlplane import drift, steps
+from controlplane.drift import EDITS, Object, essence
 from controlplane.steps import placed, public
 from lab.cluster.lab import Lab
 from lab.operator_process import OperatorProcess
 from lab.world import World
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-Object = dict[str, Any]
 #: The sandbox whose children are edited; it stands through the module.
 DRIFT = "drift"
 RESTORED = 3.0
@@ -50,20 +49,6 @@ def name() -> str:
     return f"c-{uuid.uuid4().hex[:6]}"
 
 
-def essence(live: Object) -> Object:
-    """What of a child is the operator's: no versions, no status, no fields that controllers fill in."""
-    kept = copy.deepcopy({k: v for k, v in live.items() if k in ("spec", "data", "type")})
-    metadata = live["metadata"]
-    kept["labels"] = metadata.get("labels")
-    kept["owners"] = metadata.get("ownerReferences")
-    kept["annotations"] = {
-        k: v
-        for k, v in (metadata.get("annotations") or {}).items()
-        if not k.startswith("deployment.kubernetes")
-    }
-    return kept
-
-
 async def replace(world: World, kind: kinds.Kind, name: str, change: Callable[[Object], None]) -> Object:
     """Read, change, PUT, as `kubectl edit` does; what was before."""
     while True:
@@ -78,67 +63,6 @@ async def replace(world: World, kind: kinds.Kind, name: str, change: Callable[[O
         except errors.Conflict:
             continue
         return before
-
-
-def _container(key: str, value: Any) -> Callable[[Object], None]:
-    def change(live: Object) -> None:
-        live["spec"]["template"]["spec"]["containers"][0][key] = value
-
-    return change
-
-
-def _environment(live: Object) -> None:
-    live["spec"]["template"]["spec"]["containers"][0].setdefault("env", []).append(
-        {"name": "X", "value": "y"}
-    )
-
-
-def _port(live: Object) -> None:
-    live["spec"]["ports"].append({"name": "ssh", "port": 22, "targetPort": 22, "protocol": "TCP"})
-
-
-def _rule(live: Object) -> None:
-    live["spec"].setdefault("ingress", []).append({"from": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]})
-
-
-def _data(live: Object) -> None:
-    key = min(live["data"])
-    live["data"][key] = base64.b64encode(b"{}").decode()
-
-
-def _selector(live: Object) -> None:
-    live["spec"]["selector"] = {"app": "somebody-elses"}
-
-
-def _label(live: Object) -> None:
-    del live["metadata"]["labels"][names.LABEL_COMPONENT]
-
-
-def _managed_by(live: Object) -> None:
-    del live["metadata"]["labels"][names.LABEL_MANAGED_BY]
-
-
-def _owner(live: Object) -> None:
-    del live["metadata"]["ownerReferences"]
-
-
-EDITS: tuple[tuple[kinds.Kind, str, Callable[[Object], None]], ...] = (
-    (kinds.DEPLOYMENT, "gateway", _container("image", "registry.example/other:1")),
-    (kinds.DEPLOYMENT, "chat", _environment),
-    (kinds.DEPLOYMENT, "chat", _label),
-    (kinds.SERVICE, "internal", _port),
-    (kinds.SERVICE, "engine", _selector),
-    (kinds.SERVICE, "", _port),
-    (kinds.SERVICE, "", _managed_by),
-    (kinds.NETWORK_POLICY, "gateway", _rule),
-    (kinds.NETWORK_POLICY, "engine", _rule),
-    (kinds.NETWORK_POLICY, "default-deny", _managed_by),
-    (kinds.SECRET, "gateway", _data),
-    (kinds.SECRET, "api-keys", _owner),
-    (kinds.POD_DISRUPTION_BUDGET, "gateway", _owner),
-    (kinds.PVC, "model", _owner),
-    (kinds.PVC, "chat", _label),
-)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +84,7 @@ async def test_an_edited_child_is_restored(
 async def test_a_changed_engine_is_restored_and_only_then_is_its_pod_replaced(world: World) -> None:
     child = f"{DRIFT}-engine"
     before = essence(
-        await replace(world, kinds.DEPLOYMENT, child, _container("image", "registry.example/other:1"))
+        await replace(world, kinds.DEPLOYMENT, child, drift.container("image", "registry.example/other:1"))
     )
 
     async def restored() -> bool:

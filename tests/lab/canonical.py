@@ -48,7 +48,7 @@ async def canonical(world: World, name: str) -> dict[str, Any]:
         },
         "account": account(world, sandbox["metadata"]["uid"]),
     }
-    text = json.dumps(found, sort_keys=True).replace(name, "NAME")
+    text = json.dumps(found, sort_keys=True).replace(world.namespace, "NAMESPACE").replace(name, "NAME")
     text = _ADDRESS.sub("ADDRESS", _UUID.sub("UID", text))
     result: dict[str, Any] = json.loads(text)
     return result

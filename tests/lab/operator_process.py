@@ -35,7 +35,12 @@ class OperatorProcess:
         env: Mapping[str, str] | None = None,
     ) -> None:
         self.log_path = log_path
-        self._env = {**os.environ, "PYTHONPATH": str(OPERATOR_FOLDER), "PYTHONWARNINGS": "default", **(env or {})}
+        self._env = {
+            **os.environ,
+            "PYTHONPATH": str(OPERATOR_FOLDER),
+            "PYTHONWARNINGS": "default",
+            **(env or {}),
+        }
         self._env.pop("LINODE_TOKEN", None)
         if token is not None:
             self._env["LINODE_TOKEN"] = token
@@ -56,6 +61,10 @@ class OperatorProcess:
             *flags,
         ]
         self._process: asyncio.subprocess.Process | None = None
+
+    def upgrade(self, *flags: str) -> None:
+        """Further flags from the next start on, such as other images; the last one counts."""
+        self._argv += flags
 
     @property
     def running(self) -> bool:

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 # A new leader takes over within DURATION + RETRY of a crash.
 DURATION = 6.0
-DEADLINE = 4.0
+DEADLINE = 4.5
 RETRY = 1.0
 #: One try; shorter than the deadline, so that a single lost packet does not end a leader.
 ATTEMPT = 2.5
@@ -45,12 +45,16 @@ class Lease:
         namespace: str,
         name: str,
         identity: str,
+        retry: float = RETRY,
+        attempt: float = ATTEMPT,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
         self._namespace = namespace
         self._name = name
         self._identity = identity
+        self._retry = retry
+        self._attempt = attempt
         self._clock = clock
         self._renewed = float("-inf")
         self._observed: tuple[str, float] = ("", 0.0)
@@ -66,7 +70,7 @@ class Lease:
         while True:
             began = self._clock()
             try:
-                acquired = await asyncio.wait_for(self._try(), timeout=ATTEMPT)
+                acquired = await asyncio.wait_for(self._try(), timeout=self._attempt)
             except (errors.KubeError, TimeoutError) as error:
                 log.warning("lease not renewed", extra={"error": repr(error)})
                 acquired = False
@@ -77,7 +81,7 @@ class Lease:
                     self.held.set()
             elif self.held.is_set() and self._clock() - self._renewed > DEADLINE:
                 raise LeaseLost("the lease could not be renewed in time")
-            await asyncio.sleep(RETRY)
+            await asyncio.sleep(self._retry)
 
     async def release(self) -> None:
         """Give the lease up at once, so that a successor need not wait for its end."""

@@ -60,7 +60,7 @@ class Exposure:
         result, again = self._linode.pursue(
             sandbox.key, sandbox.metadata.uid, goal, known=_known(sandbox), confirm=self._unchanged(sandbox)
         )
-        return (result.view if result else judge.LinodeView()), again
+        return (result.view if result else judge.LinodeView(unseen=True)), again
 
     def release(self, sandbox: v1alpha1.AISandbox) -> tuple[keeper.Result | None, float]:
         """Let everything go; the Service must be gone."""

@@ -33,6 +33,7 @@ class LinodeView:
         current: the firewall was observed with exactly the rules of the current allowlist.
         attached: the NodeBalancer was observed with that firewall attached.
         problem: why not, if not.
+        unseen: this process has not looked at Linode yet; what was observed before it started stands.
     """
 
     firewall_id: int | None = None
@@ -41,6 +42,7 @@ class LinodeView:
     current: bool = False
     attached: bool = False
     problem: Problem | None = None
+    unseen: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -176,6 +178,8 @@ def _network_protected(situation: Situation) -> Verdict:
         )
     if linode.problem is not None:
         return _verdict(type_, "False", linode.problem.reason, linode.problem.message)
+    if linode.unseen and (held := _held(situation, type_)) is not None:
+        return held
     if not linode.current:
         return _verdict(
             type_, "False", Reason.ProtectionPending, "the Cloud Firewall is being brought up to date"
@@ -201,6 +205,18 @@ def _network_protected(situation: Situation) -> Verdict:
         f"Cloud Firewall {linode.firewall_id} on NodeBalancer {linode.nodebalancer_id}, NetworkPolicies and "
         f"gateway admit {count} network{'' if count == 1 else 's'}" + (" (nobody)." if count == 0 else "."),
     )
+
+
+def _held(situation: Situation, type_: ConditionType) -> Verdict | None:
+    """What was observed to be True for this very generation, so that a restart says nothing new (I4)."""
+    for condition in situation.sandbox.status.conditions:
+        current = condition.observed_generation == situation.sandbox.metadata.generation
+        known = condition.reason in Reason.__members__
+        if condition.type == type_ and condition.status == "True" and current and known:
+            return Verdict(
+                type=type_, status="True", reason=Reason[condition.reason], message=condition.message
+            )
+    return None
 
 
 def _model_cached(situation: Situation) -> Verdict:

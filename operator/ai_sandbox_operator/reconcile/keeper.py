@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from ai_sandbox_operator.api.conditions import Reason
+from ai_sandbox_operator.kube import errors as kube_errors
 from ai_sandbox_operator.linode import access, errors, models, release
 from ai_sandbox_operator.linode.client import LinodeClient
 from ai_sandbox_operator.linode.ownership import Owner
@@ -176,12 +177,8 @@ class Keeper:
         async with self._slots:
             while True:
                 goal = entry.goal
-                first = entry.confirmed != goal or isinstance(goal, Release)
                 try:
-                    if first and not await entry.confirm():
-                        log.info(
-                            "the sandbox changed meanwhile; waiting for its new spec", extra={"key": key}
-                        )
+                    if not await self._confirmed(key, entry, goal):
                         entry.retry_at = self._clock() + FIRST_RETRY
                         break
                     self._guard()
@@ -201,6 +198,19 @@ class Keeper:
                 if entry.goal == goal:
                     break
         self._add(key)
+
+    async def _confirmed(self, key: Key, entry: _Entry, goal: Goal) -> bool:
+        """Whether the goal may be acted on: it was reached before, or a live read says that it still stands."""
+        if entry.confirmed == goal and isinstance(goal, Protect):
+            return True
+        try:
+            stands = await entry.confirm()
+        except kube_errors.KubeError as error:
+            log.warning("the sandbox could not be read", extra={"key": key, "error": str(error)})
+            return False
+        if not stands:
+            log.info("the sandbox changed meanwhile; waiting for its new spec", extra={"key": key})
+        return stands
 
     def _fail(self, key: Key, entry: _Entry, goal: Goal, error: Exception) -> None:
         entry.failures += 1

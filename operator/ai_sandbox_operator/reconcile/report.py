@@ -51,7 +51,9 @@ class Reporter:
         self._clock = clock
         self._now = now
 
-    async def tell_status(self, situation: judge.Situation, body: Mapping[str, Any], memory: Memory) -> float | None:
+    async def tell_status(
+        self, situation: judge.Situation, body: Mapping[str, Any], memory: Memory
+    ) -> float | None:
         """Write the status if it changed; the seconds after which a change that may wait is due."""
         sandbox = situation.sandbox
         verdicts = judge.judge(situation)

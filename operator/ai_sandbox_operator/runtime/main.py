@@ -29,7 +29,7 @@ from ai_sandbox_operator.linode import release
 from ai_sandbox_operator.linode import token as linode_token
 from ai_sandbox_operator.reconcile import inputs, keeper, reconciler
 
-from . import health, logs, metrics, queue, resync, store, watch
+from . import election, health, logs, metrics, queue, resync, store, watch
 from .settings import Settings
 
 log = logging.getLogger(__name__)
@@ -76,29 +76,31 @@ def orphans(settings: Settings) -> int:
 async def _main(settings: Settings) -> None:
     configuration = await kube_client.load_configuration(settings.kubeconfig, context=settings.context)
     client = kube_client.KubeClient(configuration, observer=_count_kubernetes)
-    lease_client = kube_client.KubeClient(configuration, concurrency=2, timeout=lease.DEADLINE)
     linode = linode_client.LinodeClient(
         settings.linode_url, token_provider=_token(settings.linode_token_file), observer=_count_linode
     )
     stop = asyncio.Event()
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(client.close)
-        stack.push_async_callback(lease_client.close)
         stack.push_async_callback(linode.close)
-        await _serve(settings, client, lease_client, linode, stop)
+        await _serve(settings, client, linode, stop)
 
 
 async def _serve(
     settings: Settings,
     client: kube_client.KubeClient,
-    lease_client: kube_client.KubeClient,
     linode: linode_client.LinodeClient,
     stop: asyncio.Event,
 ) -> None:
     configuration = await kube_client.load_configuration(settings.kubeconfig, context=settings.context)
     work: queue.WorkQueue[store.Key] = queue.WorkQueue()
     seen = store.Store()
-    candidate = lease.Lease(
+
+    async def lease_client() -> kube_client.KubeClient:
+        own = await kube_client.load_configuration(settings.kubeconfig, context=settings.context)
+        return kube_client.KubeClient(own, concurrency=2, timeout=lease.ATTEMPT)
+
+    candidate = election.Election(
         lease_client,
         namespace=settings.lease_namespace,
         name=settings.lease_name,
@@ -179,8 +181,7 @@ async def _serve(
     try:
         async with asyncio.TaskGroup() as group:
             ours = [group.create_task(rounds.run()), group.create_task(workers())]
-            if settings.leader_elect:
-                ours.append(group.create_task(candidate.hold()))
+            holding = group.create_task(candidate.hold()) if settings.leader_elect else None
             watching = group.create_task(
                 watch.watch(
                     store=seen,
@@ -201,7 +202,9 @@ async def _serve(
                 task.cancel()
             await asyncio.gather(*ours, return_exceptions=True)
             await keep.close()
-            await candidate.release()
+            if holding is not None:
+                holding.cancel()
+                await asyncio.gather(holding, return_exceptions=True)
             stop_watch.set()
             await watching
     finally:

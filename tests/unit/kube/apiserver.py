@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -111,20 +111,22 @@ class ApiServer:
         return web.json_response({"metadata": more, "items": [self.objects[path] for path in page]})
 
 
-def failure(status: int, reason: str = "", **headers: str) -> web.Response:
+def failure(status: int, reason: str = "", headers: Mapping[str, str] | None = None) -> web.Response:
     """A metav1.Status."""
     body = {"kind": "Status", "status": "Failure", "reason": reason, "message": f"it says {reason}"}
     return web.json_response(body, status=status, headers=headers)
 
 
-def answers(status: int, reason: str = "", *, times: int = 10**6, **headers: str) -> Fault:
+def answers(
+    status: int, reason: str = "", *, times: int = 10**6, headers: Mapping[str, str] | None = None
+) -> Fault:
     """The next `times` requests fail."""
     left = times
 
     async def fault(_: web.Request) -> web.StreamResponse | None:
         nonlocal left
         left -= 1
-        return failure(status, reason, **headers) if left >= 0 else None
+        return failure(status, reason, headers) if left >= 0 else None
 
     return fault
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import pathlib
 import time
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -159,7 +160,7 @@ async def test_nothing_is_repeated_behind_our_back(api: ApiServer, client: KubeC
     configuration = await _configured(api)
     client = KubeClient(configuration)
     api.faults.append(answers(503))
-    calls = {
+    calls: dict[str, Callable[[], Coroutine[Any, Any, object]]] = {
         "get": lambda: client.get(kinds.SECRET, "team-a", "s"),
         "replace": lambda: client.replace(kinds.SECRET, secret()),
         "delete": lambda: client.delete(kinds.SECRET, "team-a", "s", uid="u"),
@@ -184,7 +185,7 @@ async def _configured(api: ApiServer) -> Any:
 async def test_how_long_to_wait_is_passed_on(
     api: ApiServer, client: KubeClient, header: str, seconds: float | None
 ) -> None:
-    api.faults.append(answers(429, "TooManyRequests", **{"Retry-After": header}))
+    api.faults.append(answers(429, "TooManyRequests", headers={"Retry-After": header}))
     with pytest.raises(errors.Unavailable) as caught:
         await client.get(kinds.SECRET, "team-a", "s")
     assert caught.value.retry_after == seconds

@@ -27,7 +27,10 @@ IDENTITY_ONLY = ("Job", "PersistentVolumeClaim")
 
 
 def manifest(kind: str, name: str) -> dict[str, Json]:
-    return next(c.manifest for c in reversed(EVERYTHING) if (c.kind, c.name) == (kind, name))
+    found: dict[str, Json] = next(
+        c.manifest for c in reversed(EVERYTHING) if (c.kind, c.name) == (kind, name)
+    )
+    return found
 
 
 @pytest.mark.parametrize("child", EVERYTHING, ids=lambda c: f"{c.kind}-{c.name}")
@@ -116,7 +119,8 @@ def _repair(wanted: dict[str, Json], stored: dict[str, Json]) -> dict[str, Json]
     """What server-side apply and the patch make of a live object."""
     applied = _applied(wanted, stored)
     operations = canonical.excess(canonical.canonical(wanted), canonical.canonical(applied))
-    return patched(applied, operations)
+    repaired: dict[str, Json] = patched(applied, operations)
+    return repaired
 
 
 def _applied(wanted: Json, stored: Json) -> Json:
@@ -213,7 +217,7 @@ def test_pruning_twice_is_pruning_once(spec: dict[str, Json]) -> None:
 
 
 @given(SPECS, SPECS)
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_excess_removes_exactly_what_is_too_much(wanted: dict[str, Json], more: dict[str, Json]) -> None:
     """Where the live object has all that is wanted, the patch leads to equality."""
     wanted, more = canonical.prune(wanted), canonical.prune(more)

@@ -32,7 +32,9 @@ def ended(reason: str, code: int = 1, message: str = "", *, where: str = "lastSt
     }
 
 
-UNSCHEDULED = [{"type": "PodScheduled", "status": "False", "message": "0/3 nodes: Insufficient nvidia.com/gpu"}]
+UNSCHEDULED = [
+    {"type": "PodScheduled", "status": "False", "message": "0/3 nodes: Insufficient nvidia.com/gpu"}
+]
 
 CASES: dict[str, tuple[dict[str, Json], Reason, str]] = {
     "no node fits": (

@@ -71,7 +71,10 @@ def test_the_end_of_a_job(conditions: Json, complete: bool, failed: bool) -> Non
 
 def test_facts_of_a_service() -> None:
     service = body("Service", "s", spec={"type": "LoadBalancer"})
-    service["metadata"]["annotations"] = {names.ANNOTATION_FIREWALL_ID: "7", names.ANNOTATION_FIREWALL_ACL: ""}
+    service["metadata"]["annotations"] = {
+        names.ANNOTATION_FIREWALL_ID: "7",
+        names.ANNOTATION_FIREWALL_ACL: "",
+    }
     service["status"] = {"loadBalancer": {"ingress": [{"hostname": "h"}, {"ip": "192.0.2.1"}]}}
     facts = seen.observe("Service", service).facts
     assert (facts["type"], facts["address"], facts["hostname"]) == ("LoadBalancer", "192.0.2.1", "h")
@@ -101,8 +104,8 @@ def entry(manager: str, template: Json, subresource: str = "") -> dict[str, Json
     return {"manager": manager, "fieldsV1": fields, **({"subresource": subresource} if subresource else {})}
 
 
-IMAGE = {"f:spec": {"f:containers": {'k:{"name":"engine"}': {"f:image": {}}}}}
-ENV = {"f:spec": {"f:containers": {'k:{"name":"engine"}': {".": {}, "f:env": {'k:{"name":"X"}': {}}}}}}
+IMAGE: Json = {"f:spec": {"f:containers": {'k:{"name":"engine"}': {"f:image": {}}}}}
+ENV: Json = {"f:spec": {"f:containers": {'k:{"name":"engine"}': {".": {}, "f:env": {'k:{"name":"X"}': {}}}}}}
 OURS = entry(names.FIELD_MANAGER, IMAGE)
 
 

@@ -12,13 +12,13 @@ from ai_sandbox_operator.api import kinds
 from ai_sandbox_operator.desired import facts
 from ai_sandbox_operator.kube import errors
 from ai_sandbox_operator.kube.lease import LeaseLost
-from ai_sandbox_operator.observed import seen
+from ai_sandbox_operator.observed import canonical, seen
 from ai_sandbox_operator.reconcile import execute, plan
 from ai_sandbox_operator.reconcile.execute import Outcome
 from unit.desired import samples
 from unit.observed.live import live
-from unit.reconcile.fake_client import FakeClient, Failure
-from unit.reconcile.test_plan import ALL, CONTEXT, INSIDE, Records, child_of
+from unit.reconcile.fake_client import Failure, FakeClient
+from unit.reconcile.things import ALL, CONTEXT, INSIDE, Records, child_of
 
 Json = Any
 Stage = facts.Stage
@@ -45,9 +45,7 @@ class World:
         self.records[child.kind, child.name] = seen.observe(child.kind, body)
         return body
 
-    async def run(
-        self, children: tuple[facts.Child, ...] = ALL, context: plan.Context = CONTEXT
-    ) -> Outcome:
+    async def run(self, children: tuple[facts.Child, ...] = ALL, context: plan.Context = CONTEXT) -> Outcome:
         steps = plan.plan(children, self.records, context)
         return await self.executor.execute(steps, namespace="team-a", uid=samples.UID)
 
@@ -106,7 +104,12 @@ async def test_a_failed_policy_keeps_leftovers_too(world: World) -> None:
 
 @pytest.mark.parametrize(
     "label",
-    ["Secret demo-gateway", "PersistentVolumeClaim demo-chat", "Service demo-internal", "Deployment demo-chat"],
+    [
+        "Secret demo-gateway",
+        "PersistentVolumeClaim demo-chat",
+        "Service demo-internal",
+        "Deployment demo-chat",
+    ],
 )
 async def test_any_other_failure_holds_back_the_exposure_alone(world: World, label: str) -> None:
     world.client.fail = fails(f"create {label}", errors.Unavailable("gone", status=503))
@@ -147,7 +150,9 @@ async def test_a_name_that_is_taken_is_never_overwritten(world: World, kind_name
     ]
 
 
-async def test_an_own_object_that_the_watch_has_not_shown_yet_is_taken_in_and_not_written(world: World) -> None:
+async def test_an_own_object_that_the_watch_has_not_shown_yet_is_taken_in_and_not_written(
+    world: World,
+) -> None:
     child = child_of("Secret", "demo-api-keys")
     body = world.put(child)
     body["data"] = {"default": "b2xk"}
@@ -188,7 +193,7 @@ async def test_what_somebody_added_is_removed_by_a_patch_that_tests_the_version(
     assert world.client.calls == ["apply Service demo", "patch Service demo"]
     assert [op["op"] for op in world.client.sent[1]] == ["test", "remove"]
     assert world.client.sent[1][0]["path"] == "/metadata/resourceVersion"
-    assert world.records["Service", "demo"].digest == plan.canonical.digest(child.manifest)
+    assert world.records["Service", "demo"].digest == canonical.digest(child.manifest)
 
 
 async def test_a_patch_that_lost_a_race_is_a_conflict_and_not_a_refusal(world: World) -> None:

@@ -41,9 +41,7 @@ def situation(spec: dict[str, Json] | None = None, **rest: Json) -> Situation:
         match child.kind:
             case "Deployment":
                 count = child.manifest["spec"]["replicas"]
-                body["status"] = RUNS | dict.fromkeys(
-                    ("replicas", "updatedReplicas", "readyReplicas"), count
-                )
+                body["status"] = RUNS | dict.fromkeys(("replicas", "updatedReplicas", "readyReplicas"), count)
             case "Job":
                 body["status"] = {"conditions": [{"type": "Complete", "status": "True"}]}
             case "Service" if body["spec"]["type"] == "LoadBalancer":

@@ -81,7 +81,14 @@ HELD = status(samples.sandbox(), WAITING, EARLY, linode={"firewallID": 7})
         ({"endpoints": {"api": "x"}}, True),
         ({"observedGeneration": 4}, True),
     ],
-    ids=["the same", "a group of somebody else", "an id less", "another id", "a group too much", "generation"],
+    ids=[
+        "the same",
+        "a group of somebody else",
+        "an id less",
+        "another id",
+        "a group too much",
+        "generation",
+    ],
 )
 def test_what_counts_as_a_change(change: Json, differs: bool) -> None:
     assert tell.differs({"status": {**HELD, **change}}, HELD) is differs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -136,7 +137,7 @@ async def test_failures_back_off_and_success_forgets_them(queue: WorkQueue[str])
     patient.add("a")
     async with working(patient, reconcile):
         await asyncio.sleep(0.25)
-    waits = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    waits = [later - earlier for earlier, later in itertools.pairwise(times)]
     expected = [0.01, 0.02, 0.04, 0.04, 0.04]
     assert len(waits) == len(expected)
     assert all(wait >= wanted * 0.9 for wait, wanted in zip(waits, expected, strict=True)), waits

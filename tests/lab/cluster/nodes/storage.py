@@ -210,6 +210,8 @@ class Storage:
         try:
             await work()
         except (ApiError, aiohttp.ClientError, TimeoutError, OSError) as error:
-            log.warning("%s: %s", key, error)
+            # What is there already, or gone already, is what was wanted.
+            settled = isinstance(error, ApiError) and error.status in (404, 409)
+            log.log(logging.DEBUG if settled else logging.WARNING, "%s: %s", key, error)
             return isinstance(error, ApiError) and error.status < 500 and error.status != 429
         return True
