@@ -10,7 +10,7 @@ PY := .venv/bin/python
 export PYTHONPATH := operator:tests
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help setup lab demo test test-unit test-controlplane test-gateway test-e2e lint format generate lock bench clean
+.PHONY: help setup lab demo test test-slow test-unit test-controlplane test-gateway test-e2e lint format generate lock bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 22
@@ -35,7 +35,11 @@ demo: lab ## the whole story on a real API server, narrated; KEEP=1 leaves it ru
 	@$(PY) -m lab.demo $(if $(KEEP),--keep)
 
 test: lab ## unit, gateway, controlplane and e2e tests
-	@$(PY) -m pytest tests
+	@$(PY) -m pytest -m "not slow" -n 2 tests/unit tests/gateway
+	@$(PY) -m pytest -m "not slow" tests/controlplane tests/e2e
+
+test-slow: lab ## the complete sweeps: every kill point, longer silences (half an hour)
+	@$(PY) -m pytest -m slow --timeout 3600 tests
 
 test-unit: .venv/ready ## pure code, no server
 	@$(PY) -m pytest tests/unit
@@ -44,7 +48,7 @@ test-gateway: .venv/ready ## the rendered configuration in the real Envoy
 	@$(PY) -m pytest tests/gateway
 
 test-controlplane: lab ## against a real API server, scheduler and controller manager
-	@$(PY) -m pytest tests/controlplane
+	@$(PY) -m pytest -m "not slow" tests/controlplane
 
 test-e2e: lab ## through pytest-kind: real kind where a container engine runs, the lab elsewhere
 	@$(PY) -m pytest tests/e2e

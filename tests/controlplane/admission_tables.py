@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from ai_sandbox_operator.api import names
+from ai_sandbox_operator.api import names, rules
 
 Spec = dict[str, Any]
 DIGEST = "@sha256:" + "0123456789abcdef" * 4
@@ -615,9 +615,12 @@ GOOD: dict[str, Spec] = {
     "overlapping-networks": _allow("203.0.113.0/24", "203.0.113.4/32", "203.0.113.0/25"),
     "world-with-reason": _allow("0.0.0.0/0", "::/0", description="public demonstration, ends on Friday"),
     # As many as are compared with each other, each as long as a network can be.
-    "allowlist-400-entries": {
+    "allowlist-as-long-as-is-compared": {
         "access": {
-            "allowlist": [{"cidr": f"2001:db8:aaaa:bbbb:cccc:dddd:eeee:{i:04x}/128"} for i in range(400)]
+            "allowlist": [
+                {"cidr": f"2001:1db8:aaaa:bbbb:cccc:dddd:eeee:{0x1000 + i:x}/128"}
+                for i in range(rules.MAX_COMPARED_NETWORKS)
+            ]
         }
     },
     "allowlist-1000-entries": {"access": {"allowlist": networks(1000)}},

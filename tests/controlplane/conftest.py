@@ -11,10 +11,6 @@ from lab.cluster.lab import Lab
 from lab.world import World
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: complete sweeps, minutes long; left out by `-m 'not slow'`")
-
-
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
     """A control plane with fake nodes, for all tests of this worker."""

@@ -269,7 +269,8 @@ async def test_a_token_without_a_scope_is_told_by_the_scopes_name(
 async def test_a_thousand_networks_fit_and_are_admitted_exactly(world: World, name: str) -> None:
     # Every second address, so that no two join.
     networks = [f"198.18.{i // 128}.{i % 128 * 2}/32" for i in range(1000)]
-    at = await stand(world, name, *networks)
+    await world.apply(name, public(*networks))
+    at = await placed(world, name, timeout=60)
     rules = world.linode.state.firewall(at.firewall).rules
     assert len(rules.inbound or ()) <= 25
     assert max(len(r["addresses"]["ipv4"]) for r in rules.inbound or ()) <= 255

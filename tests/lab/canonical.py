@@ -29,6 +29,8 @@ _CHOSEN = frozenset(
         names.ANNOTATION_FIREWALL_ID,
     }
 )
+#: Annotations of the volume controller, which come with the binding.
+_OF_VOLUMES = ("volume.", "pv.kubernetes.io/")
 _METADATA = ("name", "labels", "annotations", "finalizers")
 
 
@@ -87,7 +89,8 @@ def _reduced(kind: str, live: Mapping[str, Any]) -> dict[str, Any]:
 def _without_chosen(value: Any) -> Any:
     match value:
         case dict():
-            return {key: _without_chosen(item) for key, item in value.items() if key not in _CHOSEN}
+            kept = (k for k in value if k not in _CHOSEN and not k.startswith(_OF_VOLUMES))
+            return {key: _without_chosen(value[key]) for key in kept}
         case list() | tuple():
             return [_without_chosen(item) for item in value]
         case _:

@@ -111,7 +111,8 @@ class ApiProxy:
         self._runner: web.AppRunner | None = None
         self._session: aiohttp.ClientSession | None = None
         self._order = asyncio.Lock()
-        self._killed_at = 0
+        self.client: Callable[[], object] = lambda: None
+        self._killed: set[object] = set()
         self._streams: set[asyncio.Task[Any]] = set()
         self.url = ""
 
@@ -192,7 +193,7 @@ class ApiProxy:
             return web.json_response(_status(fault.status), status=fault.status)
         # One write at a time: the observers must judge the state that this write left, not a later one.
         async with self._order:
-            if exchange.index < self._killed_at:
+            if self.client() in self._killed:
                 return await self._cut(request)
             answer = await self._forward(request, body, exchange)
             if fault is not None and fault.mode == "kill_after":
@@ -267,9 +268,9 @@ class ApiProxy:
                 self.errors.append(error)
 
     def _end_client(self) -> None:
-        """Kill, and lose what was sent but not yet forwarded: exactly the writes before this one count."""
+        """Kill, and lose what it has sent and is not yet forwarded: no further write of this process counts."""
+        self._killed.add(self.client())
         self.kill()
-        self._killed_at = len(self.journal)
 
     async def _cut(self, request: web.Request) -> web.StreamResponse:
         """Close the connection without an answer."""

@@ -92,6 +92,7 @@ class World:
             **self._operator_options,
         )
         self.proxy.kill = self.operator.kill
+        self.proxy.client = lambda: self.operator.pid
         self._stack.push_async_callback(self._end_operator)
 
     async def __aexit__(

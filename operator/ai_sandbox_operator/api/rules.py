@@ -24,7 +24,7 @@ LIST_KEYS = "x-kubernetes-list-map-keys"
 
 #: Duplicates among more entries than this are found by the operator: comparing all pairs at
 #: admission would exceed the API server's cost limit.
-MAX_COMPARED_NETWORKS = 400
+MAX_COMPARED_NETWORKS = 300
 #: A network with a shorter prefix admits so many that its entry must say why.
 WIDE_PREFIX_IPV4, WIDE_PREFIX_IPV6 = 8, 16
 

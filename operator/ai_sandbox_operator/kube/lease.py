@@ -70,7 +70,9 @@ class Lease:
         while True:
             began = self._clock()
             try:
-                acquired = await asyncio.wait_for(self._try(), timeout=self._attempt)
+                # Not wait_for: in Python 3.11 it loses a cancellation that comes with the result.
+                async with asyncio.timeout(self._attempt):
+                    acquired = await self._try()
             except (errors.KubeError, TimeoutError) as error:
                 log.warning("lease not renewed", extra={"error": repr(error)})
                 acquired = False

@@ -59,11 +59,12 @@ def repairs(wanted: models.FirewallRules, live: models.Firewall, owner: Owner) -
     """The fewest writes that make a firewall of ours as wanted."""
     missing = owner.missing_tags(live.tags)
     tagless = (f"the tags {', '.join(missing)} are missing",) if missing else ()
+    rules = firewall.rules_differ(wanted, live.rules)
     return Repairs(
-        reasons=firewall.differs(wanted, live) + tagless,
+        reasons=firewall.disabled(live) + rules + tagless,
         status=None if live.status == "enabled" else "enabled",
         tags=(*live.tags, *missing) if missing else None,
-        rules=bool(firewall.rules_differ(wanted, live.rules)),
+        rules=bool(rules),
     )
 
 
@@ -82,10 +83,12 @@ async def ensure_firewall(
         live, created = await _create(client, wanted=wanted, owner=owner)
     todo = repairs(wanted, live, owner)
     live = await _repair(client, live=live, wanted=wanted, todo=todo)
+    # What nothing was written to was compared a moment ago; a thousand networks take their time.
+    holds = not (todo.rules or todo.status) or not firewall.differs(wanted, live)
     return FirewallState(
         id=live.id,
         version=live.rules.version,
-        holds=not firewall.differs(wanted, live),
+        holds=holds,
         created=created,
         repaired=todo.reasons,
         nodebalancer_ids=live.nodebalancer_ids,

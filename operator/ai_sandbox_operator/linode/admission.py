@@ -8,6 +8,7 @@ direction would call an open firewall closed.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -130,11 +131,15 @@ def read(rules: models.FirewallRules) -> Admission:
 def _networks(rule: models.Rule) -> list[Network] | None:
     """Networks of a rule; None if one of them is not understood. Host bits mean the network around them."""
     try:
-        return [
-            ipaddress.ip_network(text, strict=False) for text in (*rule.addresses.ipv4, *rule.addresses.ipv6)
-        ]
+        return [_network(text) for text in (*rule.addresses.ipv4, *rule.addresses.ipv6)]
     except ValueError:
         return None
+
+
+@functools.lru_cache(maxsize=8192)
+def _network(text: str) -> Network:
+    """Kept, because every check reads the same texts again, wanted and live."""
+    return ipaddress.ip_network(text, strict=False)
 
 
 def parse_ports(text: str | None) -> tuple[int, ...] | None:

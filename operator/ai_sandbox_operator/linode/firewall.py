@@ -147,10 +147,14 @@ def rules_differ(wanted: models.FirewallRules, live: models.FirewallRules) -> tu
 
 def differs(wanted: models.FirewallRules, live: models.Firewall) -> tuple[str, ...]:
     """How a firewall differs from the wanted rules in effect, in words; empty if it does not."""
-    disabled = (
-        () if live.status == "enabled" else (f"the firewall is {live.status}, which lets everything pass",)
-    )
-    return disabled + rules_differ(wanted, live.rules)
+    return disabled(live) + rules_differ(wanted, live.rules)
+
+
+def disabled(live: models.Firewall) -> tuple[str, ...]:
+    """In words, that a firewall does not act; empty if it does."""
+    if live.status == "enabled":
+        return ()
+    return (f"the firewall is {live.status}, which lets everything pass",)
 
 
 def firewall_label(cluster_id: str, uid: str) -> str:

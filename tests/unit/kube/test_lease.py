@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from ai_sandbox_operator.kube import lease
+from ai_sandbox_operator.api import kinds
+from ai_sandbox_operator.kube import errors, lease
 from ai_sandbox_operator.kube.client import KubeClient
 from unit.kube.apiserver import ApiServer, answers, hangs
 
@@ -249,3 +250,27 @@ async def test_release_leaves_what_it_does_not_hold(api: ApiServer, client: Kube
     assert spec(api)["holderIdentity"] == "b"
     api.faults.append(answers(503))
     await first.release()
+
+
+class Answering(KubeClient):
+    """Creation is answered when the test says so."""
+
+    def __init__(self) -> None:
+        self.answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+
+    async def get(self, kind: kinds.Kind, namespace: str | None, name: str) -> dict[str, Any]:
+        raise errors.NotFound("none", status=404)
+
+    async def create(self, kind: kinds.Kind, manifest: dict[str, Any]) -> dict[str, Any]:
+        return await self.answer
+
+
+async def test_a_candidate_that_is_stopped_at_the_moment_of_its_success_stops(clock: Clock) -> None:
+    """A cancellation that is lost would leave a leader behind that nobody can stop."""
+    client = Answering()
+    task = asyncio.create_task(candidate(client, "a", clock).hold())
+    await asyncio.sleep(0.01)
+    client.answer.set_result({})
+    task.cancel()
+    _, pending = await asyncio.wait([task], timeout=0.5)
+    assert not pending

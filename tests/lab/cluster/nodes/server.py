@@ -90,8 +90,8 @@ class FakeNodes:
         await self._stack.aclose()
 
     async def _unregister(self) -> None:
-        """Take the nodes away, or the next ones on this cluster would lose pods to them."""
-        work = (self._api.delete(f"/api/v1/nodes/{name}") for name in self._members)
+        """Take the nodes and their pods away, or the next nodes on this cluster would lose pods to them."""
+        work = [self.remove(name) for name in self._members]
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.gather(*work, return_exceptions=True), _GOODBYE)
 
