@@ -11,6 +11,7 @@ import asyncio
 import dataclasses
 import itertools
 import random
+from collections.abc import Awaitable
 from typing import Any
 
 import pytest
@@ -98,9 +99,9 @@ async def _learn(world: World) -> Clean:
     return Clean(created, narrowed, writes, edits)
 
 
-async def restart(world: World) -> None:
+async def restart(world: World, *, wait: bool = True) -> None:
     await world.operator.wait()
-    await world.operator.start()
+    await world.operator.start(wait=wait)
 
 
 async def restart_is_free(world: World) -> None:
@@ -152,29 +153,31 @@ async def test_killed_at_every_single_write_in_turn_it_gets_there_all_the_same(s
     world = started
     clean = await learn(world)
     life = Life.begin(world)
-    await life.judge.apply(CREATE)
-    committed = await _one_write_per_life(world, limit=3 * clean.create_writes)
+    committed = await _one_write_per_life(world, life.judge.apply(CREATE), limit=3 * clean.create_writes)
     assert committed >= clean.create_writes - 3, "statuses on the way may fall together, nothing else"
     assert_same(clean.created, await life.settle())
     await restart_is_free(world)
-    await life.judge.edit(NARROWING)
-    assert await _one_write_per_life(world, limit=20) >= 2
+    assert await _one_write_per_life(world, life.judge.edit(NARROWING), limit=20) >= 2
     assert_same(clean.narrowed, await life.settle())
     await restart_is_free(world)
     await life.end()
 
 
-async def _one_write_per_life(world: World, *, limit: int) -> int:
+async def _one_write_per_life(world: World, act: Awaitable[None], *, limit: int) -> int:
     """Kill at each next write until one operator has nothing left to write; how many were committed."""
+    committed = 0
     for n in range(limit):
-        mode: Mode = "kill_before" if n % 5 == 4 else "kill_after"
-        world.proxy.faults[:] = [Fault(mode=mode)]
-        died = await killed(world, timeout=6.0)
-        world.proxy.faults.clear()
-        if not died:
-            return n - n // 5
-        await restart(world)
-    raise AssertionError(f"still writing after {limit} writes:\n{await world.describe()}")
+        fault = Fault(mode="kill_before" if n % 5 == 4 else "kill_after")
+        world.proxy.faults[:] = [fault]  # before the start: the first write may come at once
+        mark = len(world.proxy.journal)
+        await (act if n == 0 else restart(world, wait=False))
+        if not await killed(world, timeout=8.0):
+            world.proxy.faults.clear()
+            return committed
+        written = [e for e in world.proxy.attempts(mark) if e.effective is not None]
+        assert len(written) == (fault.mode == "kill_after"), [str(e) for e in written]
+        committed += len(written)
+    raise AssertionError(f"still writing after {limit} lives:\n{await world.describe()}")
 
 
 async def test_a_crash_or_a_lost_answer_at_a_sampled_write_leads_to_the_same_end(started: World) -> None:

@@ -1,7 +1,13 @@
-"""The lab itself: it starts in seconds, several at a time, and leaves nothing behind."""
+"""The lab itself: what other tests rely on without looking.
+
+A pod that fails as told is worth nothing when the lab would have failed it anyway, and a green test means
+little on a control plane that outlives it. So each behaviour is shown next to its opposite, and each
+clean-up next to the processes that were there before.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -9,166 +15,455 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import pytest
 
-from lab.cluster import binaries
+from lab import __main__ as command_line
+from lab.cluster import controlplane
 from lab.cluster.controlplane import ControlPlane, StartError
 from lab.cluster.lab import Lab
 
+T = TypeVar("T")
+Object = dict[str, Any]
+
 TESTS = pathlib.Path(__file__).resolve().parents[1]
 KIND = TESTS / "lab" / "kind"
-POD = {
-    "apiVersion": "v1",
-    "kind": "Pod",
-    "spec": {
-        "containers": [
-            {"name": "main", "image": "example/main:1", "resources": {"limits": {"nvidia.com/gpu": "1"}}}
-        ]
-    },
-}
+GPU = {"limits": {"nvidia.com/gpu": "1"}}
+#: etcd, API server, controller manager, scheduler, keeper, fake nodes.
+ALL_PROCESSES = 6
+PODS = "/api/v1/namespaces/{}/pods"
 
 
-def test_two_control_planes_run_side_by_side() -> None:
+class Space:
+    """A namespace of the lab and short words for what tests do in it."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.name = f"lab-{uuid.uuid4().hex[:8]}"
+        self._tls = lab.plane.tls_context()
+
+    def get(self, path: str) -> Object:
+        with urllib.request.urlopen(self.lab.plane.server + path, context=self._tls, timeout=10) as answer:
+            found: Object = json.load(answer)
+            return found
+
+    def create(self, kind: str, name: str, spec: Object, version: str = "v1", **metadata: Any) -> None:
+        body = {"apiVersion": version, "kind": kind, "metadata": {"name": name, **metadata}, "spec": spec}
+        self.kubectl("create", "-f", "-", stdin=json.dumps(body))
+
+    def pod(
+        self, name: str, *, component: str = "engine", resources: Object | None = None, **spec: Any
+    ) -> None:
+        container = {"name": "main", "image": "registry.example/engine:1", "resources": resources or {}}
+        labels = {"app.kubernetes.io/component": component}
+        self.create("Pod", name, {"containers": [container], **spec}, labels=labels)
+
+    def status(self, pod: str) -> Object:
+        found: Object = self.get(f"{PODS.format(self.name)}/{pod}")["status"]
+        return found
+
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        return self.lab.plane.kubectl("--namespace", self.name, *arguments, stdin=stdin)
+
+
+@pytest.fixture
+def space(lab: Lab) -> Iterator[Space]:
+    lab.nodes.forget()
+    made = Space(lab)
+    lab.plane.kubectl("create", "namespace", made.name)
+    eventually(lambda: lab.plane.kubectl_result("-n", made.name, "get", "sa", "default").returncode == 0)
+    yield made
+    lab.nodes.forget()
+    lab.plane.kubectl("delete", "namespace", made.name, "--wait=false")
+
+
+def eventually(probe: Callable[[], T], timeout: float = 20.0) -> T:
+    """The first true answer of `probe`."""
+    deadline = time.monotonic() + timeout
+    while not (answer := probe()):
+        assert time.monotonic() < deadline, f"still {answer!r} after {timeout:.0f} s"
+        time.sleep(0.05)
+    return answer
+
+
+def condition(status: Object, kind: str) -> Object:
+    return next((one for one in status.get("conditions", ()) if one["type"] == kind), {})
+
+
+def is_ready(status: Object) -> bool:
+    return bool(condition(status, "Ready").get("status") == "True")
+
+
+def container(status: Object) -> Object:
+    return next(iter(status.get("containerStatuses", ())), {})
+
+
+def waiting(status: Object) -> str:
+    return str(container(status).get("state", {}).get("waiting", {}).get("reason", ""))
+
+
+def processes_of(folder: pathlib.Path | str) -> list[int]:
+    """Processes that name the folder in their command line."""
+    found = []
+    for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if str(folder).encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+    return found
+
+
+# --- the control plane -----------------------------------------------------------------------------
+
+
+def test_two_at_a_time_share_nothing_and_leave_nothing() -> None:
     with ControlPlane(controllers=False, scheduler=False) as one:
-        with ControlPlane(controllers=False, scheduler=False) as other:
-            one.kubectl("create", "namespace", "only-here")
-            assert "only-here" not in other.kubectl("get", "namespaces")
-        assert "only-here" in one.kubectl("get", "namespaces")
+        with ControlPlane(controllers=False, scheduler=False) as two:
+            one.kubectl("create", "namespace", "only-in-one")
+            assert "only-in-one" in one.kubectl("get", "namespaces", "-o", "name")
+            assert "only-in-one" not in two.kubectl("get", "namespaces", "-o", "name")
+            assert set(two.pids().values()) == {None}
+            assert len(processes_of(two.folder)) == 3
+        assert processes_of(two.folder) == []
+        assert not two.folder.exists()
+        assert len(processes_of(one.folder)) == 3
+    assert processes_of(one.folder) == []
+    assert not one.folder.exists()
 
 
-def test_a_component_that_cannot_start_is_named_with_its_last_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lab.cluster.controlplane.SERVICE_RANGE", "not-a-network")
+def test_nothing_is_left_when_the_owner_is_killed() -> None:
+    program = (
+        "import time; from lab.cluster.lab import Lab\n"
+        "with Lab() as lab: print(lab.plane.folder, flush=True); time.sleep(600)"
+    )
+    with start_python("-c", program) as owner:
+        assert owner.stdout is not None
+        folder = pathlib.Path(owner.stdout.readline().strip())
+        assert len(processes_of(folder)) == ALL_PROCESSES
+        owner.kill()
+        owner.wait()
+        eventually(lambda: not processes_of(folder) and not folder.exists())
+
+
+def test_a_failed_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(controlplane, "_apiserver_flags", lambda *_: ["--no-such-flag"])
     plane = ControlPlane(controllers=False, scheduler=False)
     try:
-        with pytest.raises(StartError, match=r"kube-apiserver ended with code 1[\s\S]*not a valid cidr"):
+        with pytest.raises(StartError, match="unknown flag: --no-such-flag"):
             plane.start()
     finally:
         plane.stop()
 
 
-def test_nothing_stays_behind_when_the_owner_is_killed() -> None:
-    script = (
-        "import time\n"
-        "from lab.cluster.controlplane import ControlPlane\n"
-        "plane = ControlPlane(); plane.start()\n"
-        "print(plane.folder, flush=True); time.sleep(600)\n"
-    )
-    owner = subprocess.Popen(
-        [sys.executable, "-c", script],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(TESTS)},
-    )
-    assert owner.stdout is not None
-    folder = owner.stdout.readline().strip()
-    assert _mentioning(folder)
-    owner.send_signal(signal.SIGKILL)
-    owner.wait()
-    owner.stdout.close()
-    _eventually(lambda: not _mentioning(folder) and not pathlib.Path(folder).exists())
+def test_client_certificates_carry_user_and_groups(lab: Lab, space: Space) -> None:
+    jane = lab.plane.kubeconfig_for("jane", groups=["team"])
+    asked = space.kubectl("--kubeconfig", str(jane), "auth", "whoami", "-o", "json")
+    user = json.loads(asked)["status"]["userInfo"]
+    assert user["username"] == "jane"
+    assert "team" in user["groups"]
+    with pytest.raises(RuntimeError, match="Forbidden"):
+        space.kubectl("--kubeconfig", str(jane), "get", "secrets")
 
 
-def test_the_real_scheduler_gives_one_gpu_to_one_pod(lab: Lab) -> None:
-    lab.plane.kubectl("create", "namespace", "gpus")
+# --- nodes and scheduling --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def gpu_node(lab: Lab) -> Iterator[Object]:
+    """A smallest GPU node in a pool of its own, away from what other tests schedule."""
+    (name,) = lab.nodes.add("g2-gpu-rtx4000a1-s", pool=9001)
+    yield json.loads(lab.plane.kubectl("get", "node", name, "-o", "json"))
+    lab.nodes.remove(name)
+
+
+ONLY_THERE = {"lke.linode.com/pool-id": "9001"}
+
+
+def test_nodes_look_like_those_of_lke(gpu_node: Object) -> None:
+    name, labels = gpu_node["metadata"]["name"], gpu_node["metadata"]["labels"]
+    assert name.startswith("lke7-9001-")
+    assert labels["node.kubernetes.io/instance-type"] == "g2-gpu-rtx4000a1-s"
+    assert labels["topology.kubernetes.io/region"] == labels["topology.linode.com/region"]
+    assert "node.k8s.linode.com/host-uuid" in labels
+    assert not any("gpu" in label for label in labels), "LKE puts no GPU label on a node"
+    assert gpu_node["spec"]["providerID"].startswith("linode://")
+    assert "taints" not in gpu_node["spec"]
+    assert gpu_node["status"]["allocatable"]["nvidia.com/gpu"] == "1"
+    assert condition(gpu_node["status"], "Ready")["status"] == "True"
+
+
+def test_one_gpu_takes_one_pod(space: Space, gpu_node: Object) -> None:
+    space.pod("first", resources=GPU, nodeSelector=ONLY_THERE)
+    eventually(lambda: is_ready(space.status("first")))
+    space.pod("second", resources=GPU, nodeSelector=ONLY_THERE)
+    told = eventually(lambda: condition(space.status("second"), "PodScheduled").get("message"))
+    assert "Insufficient nvidia.com/gpu" in told
+    space.kubectl("delete", "pod", "first")
+    eventually(lambda: is_ready(space.status("second")))
+
+
+def test_a_node_takes_what_it_leaves_for_pods_and_no_more(space: Space, gpu_node: Object) -> None:
+    """The smallest GPU plan has 4 CPUs and leaves 3.9 of them."""
+    space.pod("whole", resources={"requests": {"cpu": "4"}}, nodeSelector=ONLY_THERE)
+    space.pod("fits", resources={"requests": {"cpu": "3900m"}}, nodeSelector=ONLY_THERE)
+    eventually(lambda: is_ready(space.status("fits")))
+    assert "Insufficient cpu" in condition(space.status("whole"), "PodScheduled")["message"]
+
+
+def test_the_taint_of_a_gpu_pool_repels(space: Space, lab: Lab) -> None:
+    (name,) = lab.nodes.add("g2-gpu-rtx4000a1-s", pool=9002, gpu_taint=True)
+    there = {"lke.linode.com/pool-id": "9002"}
     try:
-        for name in ("first", "second"):
-            manifest = {**POD, "metadata": {"name": name, "namespace": "gpus"}}
-            lab.plane.kubectl("apply", "-f", "-", stdin=json.dumps(manifest))
-            if name == "first":
-                lab.plane.kubectl("wait", "pod/first", "-n", "gpus", "--for=condition=Ready", "--timeout=20s")
-
-        def refused() -> bool:
-            path = "{.status.conditions[?(@.type=='PodScheduled')].message}"
-            return "Insufficient nvidia.com/gpu" in lab.plane.kubectl(
-                "get", "pod", "second", "-n", "gpus", "-o", f"jsonpath={path}"
-            )
-
-        _eventually(refused)
-    finally:
-        lab.plane.kubectl("delete", "namespace", "gpus", "--wait=false")
-
-
-def test_logs_of_a_crashing_container_can_be_read(lab: Lab) -> None:
-    lab.plane.kubectl("create", "namespace", "logs")
-    words = "RuntimeError: the cause"
-    rule = lab.nodes.behave("crash", namespace="logs", exit_code=3, previous_log=words, seconds=0.1)
-    try:
-        manifest = {
-            **POD,
-            "metadata": {"name": "unlucky", "namespace": "logs"},
-            "spec": {"containers": [{"name": "main", "image": "example/main:1"}]},
-        }
-        lab.plane.kubectl("apply", "-f", "-", stdin=json.dumps(manifest))
-
-        def readable() -> bool:
-            answer = lab.plane.kubectl_result("logs", "unlucky", "-n", "logs", "--previous")
-            return words in answer.stdout
-
-        _eventually(readable)
-    finally:
-        lab.nodes.forget(rule)
-        lab.plane.kubectl("delete", "namespace", "logs", "--wait=false")
-
-
-def test_the_stand_in_for_kind_obeys_pytest_kind(tmp_path: pathlib.Path) -> None:
-    name, kubeconfig = f"lab-test-{os.getpid()}", tmp_path / "kubeconfig"
-    try:
-        _kind("create", "cluster", f"--name={name}", f"--kubeconfig={kubeconfig}", "--image=kindest/node:v1")
-        assert name in _kind("get", "clusters").split()
-        kubectl = str(binaries.ensure() / "kubectl")
-        nodes = subprocess.run(
-            [
-                kubectl,
-                "--kubeconfig",
-                str(kubeconfig),
-                "--context",
-                f"kind-{name}",
-                "get",
-                "nodes",
-                "-o",
-                "name",
-            ],
-            capture_output=True,
-            text=True,
-            check=True,
+        space.pod("repelled", nodeSelector=there)
+        space.pod(
+            "tolerant", nodeSelector=there, tolerations=[{"key": "nvidia.com/gpu", "operator": "Exists"}]
         )
-        assert nodes.stdout.count("node/lke") == 3
-        _kind("load", "docker-image", "--name", name, "example/image:1")
+        eventually(lambda: is_ready(space.status("tolerant")))
+        told = eventually(lambda: condition(space.status("repelled"), "PodScheduled").get("message"))
+        assert "untolerated taint" in told
     finally:
-        _kind("delete", "cluster", f"--name={name}", f"--kubeconfig={kubeconfig}")
-    assert name not in _kind("get", "clusters").split()
+        lab.nodes.remove(name)
 
 
-def test_a_cluster_of_the_stand_in_ends_with_the_program_that_asked_for_it(tmp_path: pathlib.Path) -> None:
-    name, kubeconfig = f"lab-orphan-{os.getpid()}", tmp_path / "kubeconfig"
-    script = f"{KIND} create cluster --name={name} --kubeconfig={kubeconfig}; kill -9 $$"
-    subprocess.run(["bash", "-c", script], check=False)
-    _eventually(lambda: name not in _kind("get", "clusters").split())
+# --- the life of pods ------------------------------------------------------------------------------
 
 
-def _kind(*arguments: str) -> str:
-    answer = subprocess.run([str(KIND), *arguments], capture_output=True, text=True, check=False)
+def test_pods_get_ready_with_addresses_of_their_own(space: Space) -> None:
+    for name in ("one", "two"):
+        space.pod(name, initContainers=[{"name": "before", "image": "x:1"}])
+    found = [eventually(lambda n=name: is_ready(s := space.status(n)) and s) for name in ("one", "two")]
+    assert len({one["podIP"] for one in found}) == 2
+    assert all(one["podIP"].startswith("10.2.") for one in found)
+    assert found[0]["initContainerStatuses"][0]["state"]["terminated"]["exitCode"] == 0
+
+
+def test_slow(space: Space, lab: Lab) -> None:
+    lab.nodes.behave("slow", prefix="slow", namespace=space.name, seconds=1.5)
+    space.pod("slow")
+    space.pod("quick")
+    eventually(lambda: is_ready(space.status("quick")))
+    began = time.monotonic()
+    eventually(lambda: space.status("slow")["phase"] == "Running")
+    assert not is_ready(space.status("slow"))
+    eventually(lambda: is_ready(space.status("slow")))
+    assert time.monotonic() - began > 0.5
+
+
+def test_crash_and_recovery(space: Space, lab: Lab) -> None:
+    space.pod("engine")
+    space.pod("chat", component="chat")
+    eventually(lambda: is_ready(space.status("engine")) and is_ready(space.status("chat")))
+    with lab.nodes.behaving(
+        "crash", component="engine", namespace=space.name, exit_code=3, message="no CUDA"
+    ):
+        status = eventually(lambda: waiting(s := space.status("engine")) == "CrashLoopBackOff" and s)
+        assert not is_ready(status)
+        assert container(status)["restartCount"] >= 1
+        assert container(status)["lastState"]["terminated"]["exitCode"] == 3
+        assert container(status)["lastState"]["terminated"]["message"] == "no CUDA"
+        assert "no CUDA" in space.kubectl("logs", "engine", "--previous")
+        assert is_ready(space.status("chat")), "a rule about one component leaves the others alone"
+    eventually(lambda: is_ready(space.status("engine")))
+    assert "Application startup complete." in space.kubectl("logs", "engine")
+    assert "no CUDA" in space.kubectl("logs", "engine", "--previous")
+
+
+def test_out_of_memory(space: Space, lab: Lab) -> None:
+    lab.nodes.behave("oom", namespace=space.name)
+    space.pod("engine")
+    status = eventually(lambda: container(s := space.status("engine")).get("lastState") and s)
+    ended = container(status)["lastState"]["terminated"]
+    assert (ended["reason"], ended["exitCode"]) == ("OOMKilled", 137)
+
+
+def test_image_that_cannot_be_pulled(space: Space, lab: Lab) -> None:
+    with lab.nodes.behaving("image-pull", namespace=space.name, message="unauthorized: no pull secret"):
+        space.pod("engine")
+        status = eventually(lambda: waiting(s := space.status("engine")) == "ImagePullBackOff" and s)
+        assert status["phase"] == "Pending"
+        assert "unauthorized: no pull secret" in container(status)["state"]["waiting"]["message"]
+        with pytest.raises(RuntimeError, match="waiting to start"):
+            space.kubectl("logs", "engine")
+    eventually(lambda: is_ready(space.status("engine")))
+
+
+def test_never_ready(space: Space, lab: Lab) -> None:
+    lab.nodes.behave("never-ready", prefix="stuck", namespace=space.name)
+    space.pod("stuck")
+    eventually(lambda: space.status("stuck")["phase"] == "Running")
+    # Created later and ready sooner: the first would have been ready by now.
+    space.pod("other")
+    eventually(lambda: is_ready(space.status("other")))
+    assert not is_ready(space.status("stuck"))
+    log = space.kubectl("logs", "stuck")
+    assert "Loading safetensors checkpoint shards" in log
+    assert "Application startup complete." not in log
+
+
+def job(**pod: Any) -> Object:
+    template = {"containers": [{"name": "fetch", "image": "x:1"}], "restartPolicy": "Never", **pod}
+    labels = {"app.kubernetes.io/component": "fetch"}
+    return {"backoffLimit": 0, "template": {"metadata": {"labels": labels}, "spec": template}}
+
+
+def test_jobs_succeed_or_fail_as_told(space: Space, lab: Lab) -> None:
+    lab.nodes.behave("fail", prefix="bad", namespace=space.name, exit_code=4, message="gated model")
+    jobs = f"/apis/batch/v1/namespaces/{space.name}/jobs"
+    for name in ("good", "bad"):
+        space.create("Job", name, job(), "batch/v1")
+    eventually(lambda: condition(space.get(f"{jobs}/good")["status"], "Complete").get("status") == "True")
+    eventually(lambda: condition(space.get(f"{jobs}/bad")["status"], "Failed").get("status") == "True")
+    (pod,) = space.get(f"{PODS.format(space.name)}?labelSelector=job-name%3Dbad")["items"]
+    ended = container(pod["status"])["state"]["terminated"]
+    assert (ended["exitCode"], ended["message"]) == (4, "gated model")
+
+
+def test_logs_of_the_engine_and_logs_as_told(space: Space, lab: Lab) -> None:
+    space.pod("engine")
+    eventually(lambda: is_ready(space.status("engine")))
+    assert "Starting vLLM server" in space.kubectl("logs", "engine")
+    assert len(space.kubectl("logs", "engine", "--tail=2").splitlines()) == 2
+    with pytest.raises(RuntimeError, match="not found"):
+        space.kubectl("logs", "engine", "--previous")
+    lab.nodes.behave("normal", namespace=space.name, log="as told")
+    assert space.kubectl("logs", "engine").strip() == "as told"
+
+
+def test_owned_objects_go_with_their_owner(space: Space) -> None:
+    template = {
+        "metadata": {"labels": {"app": "web"}},
+        "spec": {"containers": [{"name": "a", "image": "x:1"}]},
+    }
+    spec = {"replicas": 2, "selector": {"matchLabels": {"app": "web"}}, "template": template}
+    space.create("Deployment", "web", spec, "apps/v1")
+    pods = PODS.format(space.name)
+    eventually(lambda: [is_ready(pod["status"]) for pod in space.get(pods)["items"]] == [True, True])
+    space.kubectl("delete", "deployment", "web")
+    eventually(lambda: not space.get(pods)["items"])
+
+
+# --- storage ---------------------------------------------------------------------------------------
+
+
+def claim(size: str, mode: str = "ReadWriteOnce") -> Object:
+    return {"accessModes": [mode], "resources": {"requests": {"storage": size}}}
+
+
+def test_claims_are_bound_and_grow(space: Space) -> None:
+    path = f"/api/v1/namespaces/{space.name}/persistentvolumeclaims/cache"
+    space.create("PersistentVolumeClaim", "cache", claim("1Gi"))
+    bound = eventually(lambda: (c := space.get(path))["status"]["phase"] == "Bound" and c)
+    assert bound["spec"]["storageClassName"] == "linode-block-storage-retain", "the default of LKE"
+    assert bound["status"]["capacity"]["storage"] == "10Gi", "Linode's minimum"
+    space.kubectl("patch", "pvc", "cache", "-p", json.dumps({"spec": claim("20Gi")}))
+    eventually(lambda: space.get(path)["status"]["capacity"]["storage"] == "20Gi")
+    volume = space.get(f"/api/v1/persistentvolumes/{bound['spec']['volumeName']}")
+    assert volume["spec"]["capacity"]["storage"] == "20Gi"
+
+
+def test_block_storage_is_not_shared(space: Space) -> None:
+    space.create("PersistentVolumeClaim", "shared", claim("10Gi", "ReadWriteMany"))
+    events = f"/api/v1/namespaces/{space.name}/events?fieldSelector=reason%3DProvisioningFailed"
+    (event,) = eventually(lambda: space.get(events)["items"])
+    assert "ReadWriteMany" in event["message"]
+    path = f"/api/v1/namespaces/{space.name}/persistentvolumeclaims/shared"
+    assert space.get(path)["status"]["phase"] == "Pending"
+
+
+# --- the command line and the stand-in for kind ----------------------------------------------------
+
+
+def test_command_line_steers_nodes_and_behaviour(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(*words: str) -> str:
+        command, *rest = words
+        assert command_line.main([command, "--url", lab.nodes.url, *rest]) == 0
+        return capsys.readouterr().out
+
+    name = run("nodes", "add", "g6-standard-2").strip()
+    assert f"{name}\tg6-standard-2\t" in run("nodes", "list")
+    run("nodes", "remove", name)
+    assert name not in run("nodes", "list")
+    rule = run("behaviour", "set", "crash", "--component", "engine", "--exit-code", "3").strip()
+    expected = {"id": int(rule), "component": "engine", "kind": "crash", "exit_code": 3}
+    assert json.loads(run("behaviour", "list")) == expected
+    run("behaviour", "forget", rule)
+    assert run("behaviour", "list") == ""
+
+
+def test_command_line_says_what_is_wrong(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line.main(["nodes", "--url", lab.nodes.url, "add", "g9-huge"]) == 1
+    assert "unknown plan 'g9-huge'" in capsys.readouterr().err
+
+
+def test_up_ends_cleanly_on_sigterm() -> None:
+    with start_python("-m", "lab", "up", "--json") as up:
+        assert up.stdout is not None
+        facts = json.loads(up.stdout.readline())
+        folder = pathlib.Path(facts["kubeconfig"]).parent
+        assert len(processes_of(folder)) == ALL_PROCESSES
+        up.send_signal(signal.SIGTERM)
+        assert up.wait(timeout=20) == 0
+    eventually(lambda: not processes_of(folder))
+    assert not folder.exists()
+
+
+def kind(*arguments: str) -> str:
+    answer = subprocess.run([str(KIND), *arguments], capture_output=True, text=True, check=False, timeout=100)
     assert answer.returncode == 0, answer.stderr
     return answer.stdout
 
 
-def _mentioning(text: str) -> list[str]:
-    """Processes whose command line holds `text`."""
-    found = []
-    for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+def test_kind_answers_what_pytest_kind_asks(tmp_path: pathlib.Path, lab: Lab) -> None:
+    name, kubeconfig = f"lab-{uuid.uuid4().hex[:8]}", tmp_path / "kubeconfig"
+    kubeconfig.touch()
+    assert name not in kind("get", "clusters").splitlines()
+    kind("create", "cluster", f"--name={name}", f"--kubeconfig={kubeconfig}", "--image=kindest/node:v1")
+    try:
+        assert name in kind("get", "clusters").splitlines()
+        context = lab.plane.kubectl("--kubeconfig", str(kubeconfig), "config", "current-context")
+        assert context.strip() == f"kind-{name}"
+        assert "lke7-" in lab.plane.kubectl("--kubeconfig", str(kubeconfig), "get", "nodes", "-o", "name")
+        kind("load", "docker-image", "--name", name, "engine:1")
+        folder = folder_of(kubeconfig)
+        assert len(processes_of(folder)) == ALL_PROCESSES
+    finally:
+        kind("delete", "cluster", f"--name={name}", f"--kubeconfig={kubeconfig}")
+    assert name not in kind("get", "clusters").splitlines()
+    eventually(lambda: not processes_of(folder))
+
+
+def test_a_kind_cluster_ends_with_the_program_that_asked_for_it(tmp_path: pathlib.Path) -> None:
+    name, kubeconfig = f"lab-{uuid.uuid4().hex[:8]}", tmp_path / "kubeconfig"
+    create = [str(KIND), "create", "cluster", f"--name={name}", f"--kubeconfig={kubeconfig}"]
+    program = f"import subprocess, time; print(subprocess.call({create!r}), flush=True); time.sleep(600)"
+    with start_python("-c", program) as caller:
+        assert caller.stdout is not None
+        assert caller.stdout.readline().strip() == "0"
+        folder = folder_of(kubeconfig)
+        assert len(processes_of(folder)) == ALL_PROCESSES
+        caller.kill()
+        caller.wait()
+        eventually(lambda: not processes_of(folder))
+    eventually(lambda: name not in kind("get", "clusters").splitlines())
+
+
+def folder_of(kubeconfig: pathlib.Path) -> pathlib.Path:
+    """The folder of the control plane that a kubeconfig leads to."""
+    cluster = json.loads(kubeconfig.read_text())["clusters"][0]["cluster"]
+    return pathlib.Path(cluster["certificate-authority"]).parent
+
+
+@contextlib.contextmanager
+def start_python(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A Python of the project in a process of its own, killed at the end whatever happens."""
+    environment = {**os.environ, "PYTHONPATH": str(TESTS)}
+    with subprocess.Popen(
+        [sys.executable, *arguments], stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
         try:
-            command = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        if text in command:
-            found.append(command)
-    return found
-
-
-def _eventually(probe: Callable[[], bool], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not probe():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.2)
+            yield process
+        finally:
+            process.kill()

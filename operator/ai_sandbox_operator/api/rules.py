@@ -71,6 +71,11 @@ DENIED_FLAGS: dict[str, str] = {
     "--grpc-port": "only the OpenAI server is protected",
     "--middleware": "it runs code in the engine's server",
     "--tool-server": "it runs code that the model wrote",
+    "--tool-parser-plugin": "it runs code in the engine",
+    "--worker-extension-cls": "it runs code in the engine",
+    "--logits-processors": "it runs code in the engine",
+    "--master-addr": "the sandbox runs on one node",
+    "--master-port": "the sandbox runs on one node",
     "--allowed-local-media-path": "it lets clients read the engine's files",
     "--enable-tokenizer-info-endpoint": "it opens an unprotected endpoint",
     "--enable-scale-out": "it opens an unprotected endpoint",
@@ -78,7 +83,7 @@ DENIED_FLAGS: dict[str, str] = {
     "--profiler-config": "it opens unprotected endpoints",
 }
 #: Beginnings of flags that a spec may not set.
-DENIED_FAMILIES = ("--ssl-", "--enable-ssl-", "--data-parallel-", "-dp")
+DENIED_FAMILIES = ("--ssl-", "--enable-ssl-", "--data-parallel-", "-dp", "--reasoning-parser-")
 
 
 def _numbers_below(limit: int) -> str:

@@ -116,14 +116,19 @@ class Credentials:
             addresses=[address] if address else [],
         )
         leaf_name, authority_name = f"{sandbox.metadata.name}-tls", f"{sandbox.metadata.name}-ca"
-        leaf = _data(children, leaf_name)
-        if (
-            leaf.get("tls.crt")
-            and material.needs_renewal(leaf["tls.crt"], now=self._now(), wanted=wanted) is None
-        ):
-            return
-        authority = _data(children, authority_name)
-        if not authority:
+        leaf, authority = _data(children, leaf_name), _data(children, authority_name)
+        if leaf.get("tls.crt") and authority.get("ca.crt"):
+            stale = material.needs_renewal(
+                leaf["tls.crt"],
+                now=self._now(),
+                wanted=wanted,
+                key=leaf.get("tls.key"),
+                authority=authority["ca.crt"],
+            )
+            if stale is None:
+                return
+        old = authority.get("ca.crt")
+        if old is None or material.needs_renewal(old, now=self._now(), wanted=None) is not None:
             made = material.new_authority(sandbox=sandbox.metadata.name, now=self._now())
             authority = await self._store(sandbox, authority_name, made, _record(children, authority_name))
         issued = material.issue(authority, names=wanted, now=self._now())

@@ -159,7 +159,7 @@ class Show:
         stage, world = self._stage, self._world
         stage.chapter(
             "5. The operator dies in the middle",
-            "A second sandbox is applied, and the operator is killed (SIGKILL) right after its ninth write.\n"
+            "A second sandbox is applied, and the operator is killed (SIGKILL) in the middle of its writes.\n"
             "It starts again and finishes; nothing was exposed on the way.",
         )
         mark = len(world.proxy.writes())
@@ -186,8 +186,8 @@ class Show:
             if len(self._snapshot().firewalls_of(b.id)) != 1
         ]
         stage.claim(not balancers, "every NodeBalancer has exactly one firewall, none was made twice")
-        engine = await world.condition("second", "EngineReady")
-        stage.say(f"(its engine waits: {engine['reason']}: there is one GPU, and the first sandbox has it)")
+        engine = await world.until("second", "EngineReady", "False", reason="Unschedulable", timeout=40)
+        stage.say(f"(its engine waits, since the first sandbox has the only GPU: {engine['message']})")
 
     async def _end(self) -> None:
         stage, world = self._stage, self._world
