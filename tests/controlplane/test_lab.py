@@ -66,6 +66,18 @@ class Space:
         found: Object = self.get(f"{PODS.format(self.name)}/{pod}")["status"]
         return found
 
+    def until(self, pod: str, probe: Callable[[Object], object]) -> Object:
+        """The pod's status, as soon as `probe` likes it."""
+        seen: Object = {}
+
+        def look() -> object:
+            seen.update(status=self.status(pod))
+            return probe(seen["status"])
+
+        eventually(look)
+        status: Object = seen["status"]
+        return status
+
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         return self.lab.plane.kubectl("--namespace", self.name, *arguments, stdin=stdin)
 
@@ -98,12 +110,21 @@ def is_ready(status: Object) -> bool:
     return bool(condition(status, "Ready").get("status") == "True")
 
 
+def is_running(status: Object) -> bool:
+    return bool(status["phase"] == "Running")
+
+
 def container(status: Object) -> Object:
     return next(iter(status.get("containerStatuses", ())), {})
 
 
 def waiting(status: Object) -> str:
     return str(container(status).get("state", {}).get("waiting", {}).get("reason", ""))
+
+
+def refusal(status: Object) -> str:
+    """Why the scheduler found no node."""
+    return str(condition(status, "PodScheduled").get("message", ""))
 
 
 def processes_of(folder: pathlib.Path | str) -> list[int]:
@@ -197,20 +218,19 @@ def test_nodes_look_like_those_of_lke(gpu_node: Object) -> None:
 
 def test_one_gpu_takes_one_pod(space: Space, gpu_node: Object) -> None:
     space.pod("first", resources=GPU, nodeSelector=ONLY_THERE)
-    eventually(lambda: is_ready(space.status("first")))
+    space.until("first", is_ready)
     space.pod("second", resources=GPU, nodeSelector=ONLY_THERE)
-    told = eventually(lambda: condition(space.status("second"), "PodScheduled").get("message"))
-    assert "Insufficient nvidia.com/gpu" in told
+    assert "Insufficient nvidia.com/gpu" in refusal(space.until("second", refusal))
     space.kubectl("delete", "pod", "first")
-    eventually(lambda: is_ready(space.status("second")))
+    space.until("second", is_ready)
 
 
 def test_a_node_takes_what_it_leaves_for_pods_and_no_more(space: Space, gpu_node: Object) -> None:
     """The smallest GPU plan has 4 CPUs and leaves 3.9 of them."""
     space.pod("whole", resources={"requests": {"cpu": "4"}}, nodeSelector=ONLY_THERE)
     space.pod("fits", resources={"requests": {"cpu": "3900m"}}, nodeSelector=ONLY_THERE)
-    eventually(lambda: is_ready(space.status("fits")))
-    assert "Insufficient cpu" in condition(space.status("whole"), "PodScheduled")["message"]
+    space.until("fits", is_ready)
+    assert "Insufficient cpu" in refusal(space.until("whole", refusal))
 
 
 def test_the_taint_of_a_gpu_pool_repels(space: Space, lab: Lab) -> None:
@@ -221,9 +241,8 @@ def test_the_taint_of_a_gpu_pool_repels(space: Space, lab: Lab) -> None:
         space.pod(
             "tolerant", nodeSelector=there, tolerations=[{"key": "nvidia.com/gpu", "operator": "Exists"}]
         )
-        eventually(lambda: is_ready(space.status("tolerant")))
-        told = eventually(lambda: condition(space.status("repelled"), "PodScheduled").get("message"))
-        assert "untolerated taint" in told
+        space.until("tolerant", is_ready)
+        assert "untolerated taint" in refusal(space.until("repelled", refusal))
     finally:
         lab.nodes.remove(name)
 
@@ -234,7 +253,7 @@ def test_the_taint_of_a_gpu_pool_repels(space: Space, lab: Lab) -> None:
 def test_pods_get_ready_with_addresses_of_their_own(space: Space) -> None:
     for name in ("one", "two"):
         space.pod(name, initContainers=[{"name": "before", "image": "x:1"}])
-    found = [eventually(lambda n=name: is_ready(s := space.status(n)) and s) for name in ("one", "two")]
+    found = [space.until(name, is_ready) for name in ("one", "two")]
     assert len({one["podIP"] for one in found}) == 2
     assert all(one["podIP"].startswith("10.2.") for one in found)
     assert found[0]["initContainerStatuses"][0]["state"]["terminated"]["exitCode"] == 0
@@ -244,29 +263,30 @@ def test_slow(space: Space, lab: Lab) -> None:
     lab.nodes.behave("slow", prefix="slow", namespace=space.name, seconds=1.5)
     space.pod("slow")
     space.pod("quick")
-    eventually(lambda: is_ready(space.status("quick")))
+    space.until("quick", is_ready)
     began = time.monotonic()
-    eventually(lambda: space.status("slow")["phase"] == "Running")
+    space.until("slow", is_running)
     assert not is_ready(space.status("slow"))
-    eventually(lambda: is_ready(space.status("slow")))
+    space.until("slow", is_ready)
     assert time.monotonic() - began > 0.5
 
 
 def test_crash_and_recovery(space: Space, lab: Lab) -> None:
     space.pod("engine")
     space.pod("chat", component="chat")
-    eventually(lambda: is_ready(space.status("engine")) and is_ready(space.status("chat")))
+    for name in ("engine", "chat"):
+        space.until(name, is_ready)
     with lab.nodes.behaving(
         "crash", component="engine", namespace=space.name, exit_code=3, message="no CUDA"
     ):
-        status = eventually(lambda: waiting(s := space.status("engine")) == "CrashLoopBackOff" and s)
+        status = space.until("engine", lambda s: waiting(s) == "CrashLoopBackOff")
         assert not is_ready(status)
         assert container(status)["restartCount"] >= 1
         assert container(status)["lastState"]["terminated"]["exitCode"] == 3
         assert container(status)["lastState"]["terminated"]["message"] == "no CUDA"
         assert "no CUDA" in space.kubectl("logs", "engine", "--previous")
         assert is_ready(space.status("chat")), "a rule about one component leaves the others alone"
-    eventually(lambda: is_ready(space.status("engine")))
+    space.until("engine", is_ready)
     assert "Application startup complete." in space.kubectl("logs", "engine")
     assert "no CUDA" in space.kubectl("logs", "engine", "--previous")
 
@@ -274,7 +294,7 @@ def test_crash_and_recovery(space: Space, lab: Lab) -> None:
 def test_out_of_memory(space: Space, lab: Lab) -> None:
     lab.nodes.behave("oom", namespace=space.name)
     space.pod("engine")
-    status = eventually(lambda: container(s := space.status("engine")).get("lastState") and s)
+    status = space.until("engine", lambda s: container(s).get("lastState"))
     ended = container(status)["lastState"]["terminated"]
     assert (ended["reason"], ended["exitCode"]) == ("OOMKilled", 137)
 
@@ -282,21 +302,21 @@ def test_out_of_memory(space: Space, lab: Lab) -> None:
 def test_image_that_cannot_be_pulled(space: Space, lab: Lab) -> None:
     with lab.nodes.behaving("image-pull", namespace=space.name, message="unauthorized: no pull secret"):
         space.pod("engine")
-        status = eventually(lambda: waiting(s := space.status("engine")) == "ImagePullBackOff" and s)
+        status = space.until("engine", lambda s: waiting(s) == "ImagePullBackOff")
         assert status["phase"] == "Pending"
         assert "unauthorized: no pull secret" in container(status)["state"]["waiting"]["message"]
         with pytest.raises(RuntimeError, match="waiting to start"):
             space.kubectl("logs", "engine")
-    eventually(lambda: is_ready(space.status("engine")))
+    space.until("engine", is_ready)
 
 
 def test_never_ready(space: Space, lab: Lab) -> None:
     lab.nodes.behave("never-ready", prefix="stuck", namespace=space.name)
     space.pod("stuck")
-    eventually(lambda: space.status("stuck")["phase"] == "Running")
+    space.until("stuck", is_running)
     # Created later and ready sooner: the first would have been ready by now.
     space.pod("other")
-    eventually(lambda: is_ready(space.status("other")))
+    space.until("other", is_ready)
     assert not is_ready(space.status("stuck"))
     log = space.kubectl("logs", "stuck")
     assert "Loading safetensors checkpoint shards" in log
@@ -323,7 +343,7 @@ def test_jobs_succeed_or_fail_as_told(space: Space, lab: Lab) -> None:
 
 def test_logs_of_the_engine_and_logs_as_told(space: Space, lab: Lab) -> None:
     space.pod("engine")
-    eventually(lambda: is_ready(space.status("engine")))
+    space.until("engine", is_ready)
     assert "Starting vLLM server" in space.kubectl("logs", "engine")
     assert len(space.kubectl("logs", "engine", "--tail=2").splitlines()) == 2
     with pytest.raises(RuntimeError, match="not found"):
@@ -355,7 +375,8 @@ def claim(size: str, mode: str = "ReadWriteOnce") -> Object:
 def test_claims_are_bound_and_grow(space: Space) -> None:
     path = f"/api/v1/namespaces/{space.name}/persistentvolumeclaims/cache"
     space.create("PersistentVolumeClaim", "cache", claim("1Gi"))
-    bound = eventually(lambda: (c := space.get(path))["status"]["phase"] == "Bound" and c)
+    eventually(lambda: space.get(path)["status"]["phase"] == "Bound")
+    bound = space.get(path)
     assert bound["spec"]["storageClassName"] == "linode-block-storage-retain", "the default of LKE"
     assert bound["status"]["capacity"]["storage"] == "10Gi", "Linode's minimum"
     space.kubectl("patch", "pvc", "cache", "-p", json.dumps({"spec": claim("20Gi")}))

@@ -182,6 +182,7 @@ class ApiProxy:
         if request.method not in WRITES:
             return await self._forward(request, body, exchange)
         exchange.body = json.loads(body) if body else None
+        client = self.client()  # at arrival: by its turn another process may have taken its place
         fault = next((f for f in self.faults if f.matches(exchange)), None)
         if fault is not None and fault.mode == "delay":
             await asyncio.sleep(fault.seconds)
@@ -193,7 +194,7 @@ class ApiProxy:
             return web.json_response(_status(fault.status), status=fault.status)
         # One write at a time: the observers must judge the state that this write left, not a later one.
         async with self._order:
-            if self.client() in self._killed:
+            if client in self._killed:
                 return await self._cut(request)
             answer = await self._forward(request, body, exchange)
             if fault is not None and fault.mode == "kill_after":

@@ -186,11 +186,12 @@ def _network_protected(situation: Situation) -> Verdict:
         )
     service = situation.children.get(("Service", situation.name))
     if service is None or not (service.facts["address"] or service.facts["hostname"]):
+        # The proof is the firewall on the NodeBalancer, read from Linode; without one there is none.
         return _verdict(
             type_,
-            "True",
-            Reason.Protected,
-            f"Cloud Firewall {linode.firewall_id} holds the allowlist and waits for the NodeBalancer.",
+            "False",
+            Reason.ProtectionPending,
+            f"Cloud Firewall {linode.firewall_id} holds the allowlist and waits for the NodeBalancer",
         )
     if not linode.attached:
         # Seen bare is the keeper's problem NotAttached; not looked at yet is no cause for alarm.

@@ -276,9 +276,9 @@ def test_until_the_earlier_nodebalancer_is_known_to_be_gone_nothing_is_called_cl
     assert (found[C.EXPOSED].reason, found[C.NETWORK_PROTECTED].status) == (Reason.NotExposed, "True")
 
 
-def test_before_there_is_a_nodebalancer_the_firewall_alone_protects() -> None:
+def test_before_there_is_a_nodebalancer_nothing_is_called_protected() -> None:
     found = verdicts(with_linode(with_facts(situation(), "Service", "demo", address=""), attached=False))
-    assert found[C.NETWORK_PROTECTED].status == "True"
+    assert found[C.NETWORK_PROTECTED].status == "False"
     assert "waits for the NodeBalancer" in found[C.NETWORK_PROTECTED].message
 
 
