@@ -29,7 +29,7 @@ from bench.watching import Watching
 from lab.cluster.lab import Lab
 from lab.world import World
 
-POOLS = {"g2-gpu-rtx4000a4-m": 26, "g6-standard-8": 12}
+POOLS = {"g2-gpu-rtx4000a4-m": 34, "g6-standard-8": 12}
 SPEC: dict[str, Any] = {
     "model": {"id": "Qwen/Qwen3-0.6B"},
     "access": {"allowlist": [{"cidr": "203.0.113.4/32"}]},

@@ -228,8 +228,12 @@ async def test_a_failed_download_is_told_with_its_own_words(world: World, name: 
     failure = Behaviour("fail", exit_code=78, message="no such model: nobody/nothing")
     world.lab.nodes.behave(failure, component="fetch", namespace=world.namespace)
     await world.apply(name, {"model": {"id": "nobody/nothing"}})
-    told = await world.until(name, "ModelCached", "False", reason="FetchFailed", timeout=15)
-    assert "78" in told["message"] or "no such model" in told["message"]
+    await world.until(name, "ModelCached", "False", reason="FetchFailed", timeout=15)
+
+    async def explained() -> bool:
+        return "no such model" in (await world.condition(name, "ModelCached"))["message"]
+
+    await world.eventually(explained, timeout=10, what="the words of the download")
     world.lab.nodes.forget()
     await world.edit(name, {"model": {"id": "mistralai/Mistral-7B-Instruct-v0.3"}})
     await world.until(name, "Ready", timeout=30)

@@ -292,7 +292,7 @@ def _status(code: int) -> dict[str, Any]:
 
 
 _HOP_BY_HOP = frozenset(
-    {
+    [
         "host",
         "connection",
         "keep-alive",
@@ -301,5 +301,5 @@ _HOP_BY_HOP = frozenset(
         "upgrade",
         "content-length",
         "accept-encoding",
-    }
+    ]
 )

@@ -34,6 +34,11 @@ class Material:
     """Value by name; a named key without a value yet is absent."""
     chat_admin_password: str = ""
 
+    @property
+    def values(self) -> tuple[str, ...]:
+        """Every secret value."""
+        return self.engine_key, self.chat_session_key, self.chat_admin_password, *self.api_keys.values()
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Facts:

@@ -7,6 +7,7 @@ these that speaks is the cause, in the order in which a pod comes to life.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,7 +15,10 @@ from ai_sandbox_operator.api.conditions import Reason
 
 _PULL = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 _USUAL = frozenset({"", "ContainerCreating", "PodInitializing", "CrashLoopBackOff"})
+_HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
 MESSAGE_LIMIT = 400
+#: Shorter values are no secrets, and blotting them out would garble the text.
+MIN_SECRET = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,11 +29,34 @@ class Finding:
     message: str
 
 
-def diagnose(pods: Iterable[Mapping[str, Any]]) -> Finding | None:
-    """The cause that the youngest living pod shows, of those that are not ready; None without pods."""
+def diagnose(pods: Iterable[Mapping[str, Any]], *, secrets: Iterable[str] = ()) -> Finding | None:
+    """The cause that the youngest living pod shows, of those that are not ready; None without pods.
+
+    A program that fails may print its keys. `secrets` never get any further, nor do tokens of the hub (I6).
+    """
     living = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
     troubled = [pod for pod in living if not _ready(pod)] or living
-    return _pod(max(troubled, key=_age)) if troubled else None
+    if not troubled:
+        return None
+    pod = max(troubled, key=_age)
+    # Before anything is shortened: half a key is a secret too.
+    hidden = [secret for secret in secrets if len(secret) >= MIN_SECRET]
+    return _pod({**pod, "status": _blot(pod.get("status") or {}, hidden)})
+
+
+def _blot(value: Any, secrets: list[str]) -> Any:
+    """`value` with every secret in its texts blotted out."""
+    match value:
+        case str():
+            for secret in secrets:
+                value = value.replace(secret, "[secret]")
+            return _HUB_TOKEN.sub("[secret]", value)
+        case dict():
+            return {key: _blot(item, secrets) for key, item in value.items()}
+        case list():
+            return [_blot(item, secrets) for item in value]
+        case _:
+            return value
 
 
 def _ready(pod: Mapping[str, Any]) -> bool:

@@ -158,7 +158,7 @@ class Reconciler:
             access_pending=inputs.touches_gateway_configuration(steps.steps, sandbox.metadata.name),
             problems=(*problems, *inputs.write_problems(outcome)),
             linode=linode,
-            findings=await self._report.findings(sandbox, own, memory),
+            findings=await self._report.findings(sandbox, own, memory, material=material),
         )
         waits = [await self._report.tell_status(situation, body, memory), again_linode]
         if next(references(sandbox), None) is not None:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from ai_sandbox_operator.api import kinds, names, v1alpha1
 from ai_sandbox_operator.api.conditions import ConditionType, Reason
-from ai_sandbox_operator.desired import allowlist
+from ai_sandbox_operator.desired import allowlist, facts
 from ai_sandbox_operator.kube import client as kube_client
 from ai_sandbox_operator.kube import errors, events
 from ai_sandbox_operator.observed import diagnosis
@@ -94,14 +94,22 @@ class Reporter:
             await self._record(sandbox, tell.Announcement(type="Warning", reason=reason, message=problem))
 
     async def findings(
-        self, sandbox: v1alpha1.AISandbox, children: inputs.Children, memory: Memory
+        self,
+        sandbox: v1alpha1.AISandbox,
+        children: inputs.Children,
+        memory: Memory,
+        *,
+        material: facts.Material | None,
     ) -> Mapping[str, diagnosis.Finding]:
-        """Causes for components that are not ready; pods are listed only for those, and not at once."""
+        """Causes for components that are not ready; pods are listed only for those, and not at once.
+
+        Without `material` nobody knows what must not be told, so nothing new is.
+        """
         waiting = inputs.waiting_components(sandbox, children)
         now = self._clock()
         memory.findings = {c: f for c, f in memory.findings.items() if c in waiting}
         young = now - memory.began_at < DIAGNOSE_EVERY / 2
-        if not waiting or young or now - memory.diagnosed_at < DIAGNOSE_EVERY * 0.9:
+        if material is None or not waiting or young or now - memory.diagnosed_at < DIAGNOSE_EVERY * 0.9:
             return dict(memory.findings)
         selector = f"{names.MANAGED_BY_SELECTOR},{names.LABEL_SANDBOX}={sandbox.metadata.name}"
         memory.diagnosed_at = now
@@ -114,7 +122,7 @@ class Reporter:
         memory.findings = {}
         for component in waiting:
             mine = [p for p in pods if p["metadata"]["labels"].get(names.LABEL_COMPONENT) == component]
-            if (finding := diagnosis.diagnose(mine)) is not None:
+            if (finding := diagnosis.diagnose(mine, secrets=material.values)) is not None:
                 memory.findings[component] = finding
         return dict(memory.findings)
 

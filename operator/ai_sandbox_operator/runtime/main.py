@@ -176,7 +176,7 @@ async def _serve(
             for _ in range(settings.workers):
                 group.create_task(work.work(timed))
 
-    stop_watch = asyncio.Event()
+    watch_ready, stop_watch = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.TaskGroup() as group:
@@ -188,12 +188,13 @@ async def _serve(
                     add=work.add,
                     configuration=configuration,
                     namespaces=settings.namespaces,
+                    ready=watch_ready,
                     stop=stop_watch,
                 )
             )
             # kopf installs its own handlers when it starts; ours must come after, or SIGTERM would
             # stop the watch before the writers.
-            await asyncio.sleep(0.5)
+            await watch_ready.wait()
             for name in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(name, stop.set)
             await stop.wait()

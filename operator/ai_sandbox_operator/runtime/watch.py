@@ -104,9 +104,10 @@ async def watch(
     add: Callable[[stores.Key], None],
     configuration: aio.Configuration,
     namespaces: Sequence[str],
+    ready: asyncio.Event,
     stop: asyncio.Event,
 ) -> None:
-    """Watch until `stop`.
+    """Watch until `stop`. `ready` is set once kopf has installed its handlers of signals.
 
     Raises:
         RuntimeError: kopf ended by itself; the process must not go on half deaf.
@@ -117,6 +118,7 @@ async def watch(
         registry=registry(store, add, configuration),
         settings=settings(),
         standalone=True,
+        ready_flag=ready,
         stop_flag=stop,
         **scope,
     )
