@@ -43,18 +43,22 @@ def main() -> int:
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("bench-results.json"))
     parser.add_argument("--most", type=int, default=1000, help="sandboxes of the last memory figure")
     arguments = parser.parse_args()
-    results = asyncio.run(_run(arguments.most))
-    arguments.out.write_text(json.dumps(results, indent=2) + "\n")
-    _print(results)
-    print(f"written to {arguments.out}")
-    return 0
-
-
-async def _run(most: int) -> dict[str, Any]:
     results: dict[str, Any] = {
         "machine": {"cpus": os.cpu_count(), "python": platform.python_version()},
         "date": time.strftime("%Y-%m-%d"),
+        "memory_mb": {},
     }
+    try:
+        asyncio.run(_run(results, arguments.most))
+    finally:
+        # What was measured before an interruption is worth keeping.
+        arguments.out.write_text(json.dumps(results, indent=2) + "\n")
+        _print(results)
+        print(f"written to {arguments.out}")
+    return 0
+
+
+async def _run(results: dict[str, Any], most: int) -> None:
     with Lab(pools=POOLS) as lab, tempfile.TemporaryDirectory() as folder:
         async with (
             World(lab, pathlib.Path(folder), through_proxy=False) as world,
@@ -64,7 +68,7 @@ async def _run(most: int) -> dict[str, Any]:
         ):
             await world.operator.start()
             bench = Bench(world, watching)
-            results["memory_mb"] = {"0": figures.resident_megabytes(world.operator.pid)}
+            results["memory_mb"]["0"] = figures.resident_megabytes(world.operator.pid)
             results["one"] = await bench.one(20)
             results["public"] = await bench.public()
             results["burst"] = await bench.burst(100)
@@ -76,7 +80,6 @@ async def _run(most: int) -> dict[str, Any]:
                 if count <= most:
                     await bench.grow(count)
                     results["memory_mb"][str(count)] = figures.resident_megabytes(world.operator.pid)
-    return results
 
 
 class Bench:

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 import pytest
 
 from lab import __main__ as command_line
-from lab.cluster import controlplane
+from lab.cluster import binaries, controlplane
 from lab.cluster.controlplane import ControlPlane, StartError
 from lab.cluster.lab import Lab
 
@@ -173,7 +173,9 @@ def test_a_failed_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(controlplane, "_apiserver_flags", lambda *_: ["--no-such-flag"])
     plane = ControlPlane(controllers=False, scheduler=False)
     try:
-        with pytest.raises(StartError, match="unknown flag: --no-such-flag"):
+        with pytest.raises(
+            StartError, match=r"kube-apiserver ended with code 1[\s\S]*unknown flag: --no-such-flag"
+        ):
             plane.start()
     finally:
         plane.stop()
@@ -350,6 +352,9 @@ def test_logs_of_the_engine_and_logs_as_told(space: Space, lab: Lab) -> None:
         space.kubectl("logs", "engine", "--previous")
     lab.nodes.behave("normal", namespace=space.name, log="as told")
     assert space.kubectl("logs", "engine").strip() == "as told"
+    lab.nodes.behave("crash", namespace=space.name, previous_log="RuntimeError: the cause")
+    space.until("engine", lambda s: container(s)["restartCount"])
+    assert space.kubectl("logs", "engine", "--previous").strip() == "RuntimeError: the cause"
 
 
 def test_owned_objects_go_with_their_owner(space: Space) -> None:
@@ -431,13 +436,23 @@ def test_up_ends_cleanly_on_sigterm() -> None:
     assert not folder.exists()
 
 
+@pytest.fixture
+def own_cache(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The built programs as they are, but no state or logs in the user's cache."""
+    programs = binaries.ensure()
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / programs.name).symlink_to(programs)
+    monkeypatch.setenv("AI_SANDBOX_LAB_CACHE", str(cache))
+
+
 def kind(*arguments: str) -> str:
     answer = subprocess.run([str(KIND), *arguments], capture_output=True, text=True, check=False, timeout=100)
     assert answer.returncode == 0, answer.stderr
     return answer.stdout
 
 
-def test_kind_answers_what_pytest_kind_asks(tmp_path: pathlib.Path, lab: Lab) -> None:
+def test_kind_answers_what_pytest_kind_asks(tmp_path: pathlib.Path, lab: Lab, own_cache: None) -> None:
     name, kubeconfig = f"lab-{uuid.uuid4().hex[:8]}", tmp_path / "kubeconfig"
     kubeconfig.touch()
     assert name not in kind("get", "clusters").splitlines()
@@ -446,7 +461,8 @@ def test_kind_answers_what_pytest_kind_asks(tmp_path: pathlib.Path, lab: Lab) ->
         assert name in kind("get", "clusters").splitlines()
         context = lab.plane.kubectl("--kubeconfig", str(kubeconfig), "config", "current-context")
         assert context.strip() == f"kind-{name}"
-        assert "lke7-" in lab.plane.kubectl("--kubeconfig", str(kubeconfig), "get", "nodes", "-o", "name")
+        nodes = lab.plane.kubectl("--kubeconfig", str(kubeconfig), "get", "nodes", "-o", "name")
+        assert nodes.count("node/lke7-") == 3
         kind("load", "docker-image", "--name", name, "engine:1")
         folder = folder_of(kubeconfig)
         assert len(processes_of(folder)) == ALL_PROCESSES
@@ -456,7 +472,7 @@ def test_kind_answers_what_pytest_kind_asks(tmp_path: pathlib.Path, lab: Lab) ->
     eventually(lambda: not processes_of(folder))
 
 
-def test_a_kind_cluster_ends_with_the_program_that_asked_for_it(tmp_path: pathlib.Path) -> None:
+def test_a_kind_cluster_ends_with_its_caller(tmp_path: pathlib.Path, own_cache: None) -> None:
     name, kubeconfig = f"lab-{uuid.uuid4().hex[:8]}", tmp_path / "kubeconfig"
     create = [str(KIND), "create", "cluster", f"--name={name}", f"--kubeconfig={kubeconfig}"]
     program = f"import subprocess, time; print(subprocess.call({create!r}), flush=True); time.sleep(600)"

@@ -257,7 +257,9 @@ class ApiProxy:
         if exchange.method == "DELETE" or not version:
             return True
         known, self._versions[key] = self._versions.get(key), version
-        return bool(known != version)
+        # The removal of the last finalizer ends the object; its answer bears the old version.
+        ended = "deletionTimestamp" in metadata and not metadata.get("finalizers")
+        return bool(ended or known != version)
 
     async def _observe(self, exchange: Exchange) -> None:
         for observer in self._observers:

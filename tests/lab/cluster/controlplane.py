@@ -66,6 +66,13 @@ class ControlPlane:
             StartError: a component ended or did not become ready in time.
             binaries.BuildError: the programs could not be built.
         """
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start(self) -> None:
         self._bin = binaries.ensure()
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="ai-sandbox-lab-"))
         self._authority = certificates.Authority(self.folder)

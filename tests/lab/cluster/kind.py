@@ -106,6 +106,7 @@ def _delete(name: str) -> None:
         while _exists(pid) and time.monotonic() < deadline:
             time.sleep(0.1)
     _path(name).unlink(missing_ok=True)
+    _path(name).with_suffix(".log").unlink(missing_ok=True)
 
 
 def _folder() -> pathlib.Path:

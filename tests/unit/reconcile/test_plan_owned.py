@@ -165,6 +165,14 @@ def test_leftovers_go_pods_before_the_policies_that_guard_them_and_volumes_never
     ]
 
 
+def test_turning_the_chat_off_keeps_its_volume_even_if_it_is_to_go_with_the_sandbox() -> None:
+    spec: dict[str, Json] = {**PUBLIC, "storage": {"retain": {"chat": False}}}
+    records = observed(samples.rendered(spec, samples.EXPOSED))
+    assert records["PersistentVolumeClaim", "demo-chat"].owner_uid == samples.UID
+    without_chat = samples.rendered({**spec, "chat": {"enabled": False}}, samples.EXPOSED)
+    assert "delete PersistentVolumeClaim demo-chat" not in words(plan.plan(without_chat, records, CONTEXT))
+
+
 def test_certificates_are_not_leftovers() -> None:
     body = live(child_of("Secret", "demo-chat").manifest)
     body["metadata"]["name"] = "demo-ca"

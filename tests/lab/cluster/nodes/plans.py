@@ -64,7 +64,7 @@ _TABLE = (
     Plan("g2-gpu-rtx4000a4-m", 48, 196, 1000, gpus=4),
     Plan("g6-standard-2", 2, 4, 80),
     Plan("g6-standard-4", 4, 8, 160),
-    Plan("g6-standard-8", 16, 32, 640),
+    Plan("g6-standard-8", 8, 32, 640),
 )
 PLANS = {plan.name: plan for plan in _TABLE}
 
