@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 from ai_sandbox_operator.api import kinds, names, v1alpha1
 from ai_sandbox_operator.api.conditions import Reason
 from ai_sandbox_operator.kube import client as kube_client
@@ -58,7 +56,11 @@ class Exposure:
             has_service=service is not None,
         )
         result, again = self._linode.pursue(
-            sandbox.key, sandbox.metadata.uid, goal, known=_known(sandbox), confirm=self._unchanged(sandbox)
+            sandbox.key,
+            sandbox.metadata.uid,
+            goal,
+            known=_known(sandbox),
+            confirm=lambda: self.unchanged(sandbox),
         )
         return (result.view if result else judge.LinodeView(unseen=True)), again
 
@@ -98,21 +100,19 @@ class Exposure:
     def _owner(self, sandbox: v1alpha1.AISandbox) -> Owner:
         return Owner(cluster_id=self._cluster_id, uid=sandbox.metadata.uid)
 
-    def _unchanged(self, sandbox: v1alpha1.AISandbox) -> Callable[[], Awaitable[bool]]:
-        async def confirm() -> bool:
-            """A stale view must not reopen what the user has closed: read before acting on a new goal."""
-            try:
-                live = await self._client.get(kinds.SANDBOX, *sandbox.key)
-            except errors.NotFound:
-                return False
-            metadata = live["metadata"]
-            same = (metadata["uid"], metadata["generation"]) == (
-                sandbox.metadata.uid,
-                sandbox.metadata.generation,
-            )
-            return same and "deletionTimestamp" not in metadata
-
-        return confirm
+    async def unchanged(self, sandbox: v1alpha1.AISandbox) -> bool:
+        """Whether the spec still stands, by live read: a stale view must not reopen what the user has
+        closed, nor give up an address that the user wants again."""
+        try:
+            live = await self._client.get(kinds.SANDBOX, *sandbox.key)
+        except errors.NotFound:
+            return False
+        metadata = live["metadata"]
+        same = (metadata["uid"], metadata["generation"]) == (
+            sandbox.metadata.uid,
+            sandbox.metadata.generation,
+        )
+        return same and "deletionTimestamp" not in metadata
 
 
 def _known(sandbox: v1alpha1.AISandbox) -> keeper.Known:

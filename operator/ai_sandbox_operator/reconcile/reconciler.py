@@ -141,6 +141,8 @@ class Reconciler:
                 sandbox, own, accepted=memory.accepted, hold=hold, linode=linode, now=self._now()
             )
             steps = plan.plan(desired, children, context)
+            if steps.retract and not await _attempt(outcome, "the spec", self._exposure.unchanged(sandbox)):
+                steps = dataclasses.replace(steps, retract=())
             outcome.extend(await self._executor.execute(steps, namespace=key[0], uid=uid))
             memory.accepted.update(outcome.accepted)
             if not steps.empty:
