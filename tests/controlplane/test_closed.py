@@ -186,6 +186,20 @@ async def test_closed_when_a_second_edit_takes_back_the_first(judge: ClosedObser
         await settled(judge)
 
 
+async def test_rules_are_not_sent_again_without_a_look_at_the_spec(judge: ClosedObserver) -> None:
+    """A refused write is taken back by the next edit; no repetition may carry it out after all."""
+    world, rules = judge.world, "/networking/firewalls/{firewallId}/rules"
+    await judge.apply(access(DESK))
+    await settled(judge)
+    mark = world.linode.journal.last
+    world.linode.faults.add(faults.unavailable(rules, times=1))
+    await judge.edit(access(OFFICE, HOME))
+    await world.eventually(lambda: _asked(world, rules), what="a refused write of the rules")
+    await judge.edit(access(DESK))
+    await settled(judge)
+    assert [str(e) for e in world.linode.journal.writes(mark)] == []
+
+
 async def test_a_firewall_that_is_still_being_written_never_ends_wider_than_the_spec(
     judge: ClosedObserver,
 ) -> None:
@@ -200,6 +214,26 @@ async def test_a_firewall_that_is_still_being_written_never_ends_wider_than_the_
     await settled(judge)
     (firewall,) = world.linode.state.firewalls.values()
     assert admits.firewall(firewall, ADDRESSES) == judge.wanted("outside")
+
+
+async def test_a_stale_view_does_not_reopen_the_firewall(started: World) -> None:
+    """The operator could not write a wide allowlist at once; meanwhile it is taken back, unseen."""
+    world, rules = started, "/networking/firewalls/{firewallId}/rules"
+    judge = ClosedObserver(world, NAME, ADDRESSES, reaction=0.3)
+    await judge.apply(access(DESK))
+    await settled(judge)
+    fault = world.linode.faults.add(faults.unavailable(rules))
+    await judge.edit(access(OFFICE, HOME))
+    await world.until(NAME, "NetworkProtected", "False", reason="LinodeUnavailable")
+    await asyncio.sleep(0.5)
+    world.proxy.flowing.clear()  # its answers would tell it, too: it has nothing to write now
+    await judge.edit(access(DESK))
+    mark = world.linode.journal.last
+    world.linode.faults.remove(fault.id)
+    await asyncio.sleep(5)
+    assert [str(e) for e in world.linode.journal.writes(mark)] == []
+    world.proxy.flowing.set()
+    await settled(judge)
 
 
 async def _asked(world: World, template: str) -> bool:

@@ -110,6 +110,9 @@ class ApiProxy:
         self._versions: dict[str, str] = {}
         self._runner: web.AppRunner | None = None
         self._session: aiohttp.ClientSession | None = None
+        #: Cleared, watches stand still and the client's view grows old.
+        self.flowing = asyncio.Event()
+        self.flowing.set()
         self._order = asyncio.Lock()
         self.client: Callable[[], object] = lambda: None
         self._killed: set[object] = set()
@@ -238,6 +241,7 @@ class ApiProxy:
             while not answer.content.at_eof() and request.transport is not None:
                 with contextlib.suppress(TimeoutError):
                     chunk = await asyncio.wait_for(answer.content.readany(), 2.0)
+                    await self.flowing.wait()
                     await stream.write(chunk)
         except (ConnectionError, aiohttp.ClientError):
             pass
@@ -293,15 +297,5 @@ def _status(code: int) -> dict[str, Any]:
     }
 
 
-_HOP_BY_HOP = frozenset(
-    [
-        "host",
-        "connection",
-        "keep-alive",
-        "transfer-encoding",
-        "te",
-        "upgrade",
-        "content-length",
-        "accept-encoding",
-    ]
-)
+_HOP_BY_HOP = {"host", "connection", "keep-alive", "transfer-encoding", "te", "upgrade"}
+_HOP_BY_HOP |= {"content-length", "accept-encoding"}

@@ -70,10 +70,9 @@ class LinodeClient(transport.Transport):
         return self._parse(models.LiveRules, await self._call("GET", RULES, firewall_id))
 
     async def replace_rules(self, firewall_id: int, rules: models.FirewallRules) -> models.LiveRules:
-        """Replace the whole set; the answer is what the API now holds."""
-        return self._parse(
-            models.LiveRules, await self._call("PUT", RULES, firewall_id, body=rules.to_wire())
-        )
+        """Replace the whole set; the answer is what the API now holds. Never repeated."""
+        answer = await self._call("PUT", RULES, firewall_id, body=rules.to_wire(), repeat=False)
+        return self._parse(models.LiveRules, answer)
 
     async def delete_firewall(self, firewall_id: int) -> None:
         """Delete it; done if it does not exist. The API allows this while it is assigned: check first."""

@@ -3,7 +3,8 @@
 Invariants:
 
 * POST is never repeated once it may have been sent; a lost reply raises Ambiguous.
-* GET, PUT and DELETE describe an end state and are repeated at most `tries` times within `window`.
+* Rules of a firewall are not repeated either: the allowlist may be narrower by then, so the caller looks first.
+* Other GET, PUT and DELETE describe an end state and are repeated at most `tries` times within `window`.
   (aiohttp repeats those once more by itself when a connection breaks; never POST.)
 * No call waits longer than its time-outs and `max_wait`; beyond that it raises (I9).
 * The token goes into one header and nowhere else: no redirects are followed, and no error, log or
@@ -121,8 +122,13 @@ class Transport:
         body: Mapping[str, Any] | None = None,
         page: int | None = None,
         filter_: Mapping[str, Any] | None = None,
+        repeat: bool = True,
     ) -> answers.Answer:
-        """One call with its repetitions."""
+        """One call with its repetitions.
+
+        Args:
+            repeat: False where a later attempt might undo what has been decided meanwhile.
+        """
         request = answers.Request(
             method=method, route=route, ident=ident, body=body, page=page, filter=filter_
         )
@@ -136,7 +142,12 @@ class Transport:
                 except errors.Unavailable as error:
                     delay = self._delay(error, attempt)
                     late = self._clock() - began + delay > self._policy.window
-                    if method == "POST" or not error.repeat or attempt >= self._policy.tries or late:
+                    if (
+                        method == "POST"
+                        or not (repeat and error.repeat)
+                        or attempt >= self._policy.tries
+                        or late
+                    ):
                         raise
                     if isinstance(error, errors.RateLimited) and delay > self._policy.max_wait:
                         raise

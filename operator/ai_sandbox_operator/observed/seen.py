@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,16 +54,17 @@ def observe(kind: str, body: Mapping[str, Json]) -> Seen:
     metadata = body["metadata"]
     labels = metadata.get("labels") or {}
     typed = {**body, "kind": kind}
+    # The strings that all children of a sandbox share are held once.
     return Seen(
-        kind=kind,
-        namespace=metadata.get("namespace", ""),
+        kind=sys.intern(kind),
+        namespace=sys.intern(metadata.get("namespace", "")),
         name=metadata["name"],
         uid=metadata["uid"],
         resource_version=metadata.get("resourceVersion", ""),
-        sandbox=labels.get(names.LABEL_SANDBOX, ""),
-        component=labels.get(names.LABEL_COMPONENT, ""),
+        sandbox=sys.intern(labels.get(names.LABEL_SANDBOX, "")),
+        component=sys.intern(labels.get(names.LABEL_COMPONENT, "")),
         managed=labels.get(names.LABEL_MANAGED_BY) == names.FIELD_MANAGER,
-        owner_uid=owner_uid(metadata),
+        owner_uid=sys.intern(owner_uid(metadata)),
         deleting="deletionTimestamp" in metadata,
         digest=canonical.digest(typed),
         metadata_digest=canonical.metadata_digest(typed),

@@ -150,11 +150,20 @@ async def test_a_put_and_a_delete_are_repeated_when_the_reply_is_lost(
     sim: LinodeSimulator, client: api.LinodeClient
 ) -> None:
     made = sim.state.create_firewall("one-1")
-    sim.faults.add(faults.gateway_timeout("PUT", "/networking/firewalls/*/rules"))
+    sim.faults.add(faults.gateway_timeout("PUT", "/networking/firewalls/*"))
     sim.faults.add(faults.lost_reply("DELETE", "/networking/firewalls/*"))
-    assert (await client.replace_rules(made.id, RULES)).version == 2
+    assert (await client.update_firewall(made.id, tags=("x",))).tags == ("x",)
     await client.delete_firewall(made.id)
     assert sim.state.firewalls == {}
+
+
+async def test_rules_are_never_sent_twice(sim: LinodeSimulator, client: api.LinodeClient) -> None:
+    """The allowlist may be narrower by the second time."""
+    made = sim.state.create_firewall("one-1")
+    sim.faults.add(faults.unavailable("/networking/firewalls/*/rules"))
+    with pytest.raises(errors.Unavailable):
+        await client.replace_rules(made.id, RULES)
+    assert len(sim.journal) == 1
 
 
 async def test_a_call_gives_up_after_three_tries(
