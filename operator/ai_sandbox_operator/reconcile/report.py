@@ -68,7 +68,7 @@ class Reporter:
         if not tell.differs(body, status):
             return None
         since = self._clock() - memory.told_at
-        if since < QUIET and not tell.urgent(sandbox, verdicts):
+        if since < QUIET and not tell.urgent(sandbox, verdicts, linode=status.get("linode")):
             return QUIET - since
         memory.told_at = self._clock()
         await self._write(sandbox, status)

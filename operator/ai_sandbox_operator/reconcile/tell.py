@@ -61,12 +61,19 @@ def differs(body: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
     )
 
 
-def urgent(sandbox: v1alpha1.AISandbox, verdicts: Sequence[Verdict]) -> bool:
-    """Whether a change must be told at once: another generation, or a status that turned.
+def urgent(
+    sandbox: v1alpha1.AISandbox, verdicts: Sequence[Verdict], *, linode: Mapping[str, int] | None = None
+) -> bool:
+    """Whether a change must be told at once: another generation, a status that turned, a new Linode object.
 
-    A mere change of words may wait a little, so that a burst of pod events costs one write.
+    Ids of Linode objects are recorded early, because deletion finds by them what the cloud controller
+    manager forgot. A mere change of words may wait a little, so that a burst of pod events costs one write.
     """
     if sandbox.status.observed_generation != sandbox.metadata.generation:
+        return True
+    known = sandbox.status.linode or v1alpha1.LinodeStatus()
+    recorded = {"firewallID": known.firewall_id, "nodeBalancerID": known.node_balancer_id}
+    if any((linode or {}).get(name, ident) != ident for name, ident in recorded.items()):
         return True
     held = {c.type: c.status for c in sandbox.status.conditions}
     watched = (ConditionType.READY, ConditionType.STALLED, ConditionType.NETWORK_PROTECTED)

@@ -107,6 +107,13 @@ def test_a_new_generation_and_a_turned_condition_are_urgent_and_words_are_not() 
     assert tell.urgent(told(HELD, generation=4), WAITING)
 
 
+def test_a_new_linode_object_is_urgent() -> None:
+    held = told({**HELD, "linode": {"firewallID": 7}})
+    assert not tell.urgent(held, WAITING, linode={"firewallID": 7})
+    assert tell.urgent(held, WAITING, linode={"firewallID": 7, "nodeBalancerID": 4711})
+    assert tell.urgent(held, WAITING, linode={"firewallID": 8})
+
+
 def events(verdicts: list[Verdict], held: v1alpha1.AISandbox | None = None) -> list[tuple[str, str]]:
     return [(a.type, a.reason) for a in tell.announcements(held or told(HELD), verdicts)]
 
