@@ -74,14 +74,23 @@ class Store:
         if event_type == "DELETED":
             self._bury(metadata)
         if kind is kinds.SANDBOX:
+            known = self._sandboxes.get(key)
             self._observe_sandbox(key, event_type, body)
-            return key
+            same = known is not None and known[0].resource_version == metadata.get("resourceVersion")
+            return None if same and event_type != "DELETED" else key
         held = self._children[kind.kind].get(key)
         if event_type == "DELETED":
             if held is None or held[0].uid == metadata["uid"]:
                 self._forget(kind.kind, key)
             return _sandbox_key(metadata)
-        self._remember(key, seen.observe(kind.kind, body))
+        record = seen.observe(kind.kind, body)
+        self._remember(key, record)
+        # Our own write comes back as an event, and most events change nothing that a decision reads.
+        if (
+            held is not None
+            and dataclasses.replace(record, resource_version=held[0].resource_version) == held[0]
+        ):
+            return None
         return _sandbox_key(metadata)
 
     def write_back(self, kind: kinds.Kind, body: Mapping[str, Any]) -> seen.Seen:
