@@ -41,6 +41,7 @@ def main() -> int:
     """Entry point; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("bench-results.json"))
+    parser.add_argument("--singles", type=int, default=20, help="sandboxes that are made one at a time")
     parser.add_argument("--most", type=int, default=1000, help="sandboxes of the last memory figure")
     arguments = parser.parse_args()
     results: dict[str, Any] = {
@@ -49,7 +50,7 @@ def main() -> int:
         "memory_mb": {},
     }
     try:
-        asyncio.run(_run(results, arguments.most))
+        asyncio.run(_run(results, singles=arguments.singles, most=arguments.most))
     finally:
         # What was measured before an interruption is worth keeping.
         arguments.out.write_text(json.dumps(results, indent=2) + "\n")
@@ -58,7 +59,7 @@ def main() -> int:
     return 0
 
 
-async def _run(results: dict[str, Any], most: int) -> None:
+async def _run(results: dict[str, Any], *, singles: int, most: int) -> None:
     with Lab(pools=POOLS) as lab, tempfile.TemporaryDirectory() as folder:
         async with (
             World(lab, pathlib.Path(folder), through_proxy=False) as world,
@@ -69,7 +70,7 @@ async def _run(results: dict[str, Any], most: int) -> None:
             await world.operator.start()
             bench = Bench(world, watching)
             results["memory_mb"]["0"] = figures.resident_megabytes(world.operator.pid)
-            results["one"] = await bench.one(20)
+            results["one"] = await bench.one(singles)
             results["public"] = await bench.public()
             results["burst"] = await bench.burst(100)
             results["memory_mb"]["100"] = figures.resident_megabytes(world.operator.pid)
