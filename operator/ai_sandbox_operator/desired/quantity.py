@@ -35,9 +35,21 @@ def canonical(text: str) -> str:
 
 def value(text: str) -> decimal.Decimal:
     """The number that `text` stands for; 0 if it is not a quantity."""
+    try:
+        return parse(text)
+    except ValueError:
+        return decimal.Decimal(0)
+
+
+def parse(text: str) -> decimal.Decimal:
+    """The number that `text` stands for.
+
+    Raises:
+        ValueError: not a quantity.
+    """
     match = _PATTERN.match(text.strip())
     if match is None:
-        return decimal.Decimal(0)
+        raise ValueError(f"not a quantity: {text!r}")
     number, suffix = decimal.Decimal(match[1]), match[2]
     if suffix in _BINARY[1:]:
         return number * decimal.Decimal(1024 ** _BINARY.index(suffix))

@@ -8,13 +8,12 @@ holds back only what depends on it (see execute.py).
 from __future__ import annotations
 
 import dataclasses
-import decimal
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 from ai_sandbox_operator.api import kinds, names
 from ai_sandbox_operator.desired import facts as desired_facts
+from ai_sandbox_operator.desired import quantity
 from ai_sandbox_operator.observed import canonical, seen
 
 Stage = desired_facts.Stage
@@ -235,7 +234,7 @@ def _growth(manifest: Mapping[str, Any], record: seen.Seen) -> str | None:
         return None
     size = str(manifest["spec"]["resources"]["requests"]["storage"])
     live = str(record.facts.get("size") or size)
-    return size if quantity(size) > quantity(live) else None
+    return size if quantity.parse(size) > quantity.parse(live) else None
 
 
 def _metadata_only(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -269,26 +268,6 @@ def _stage(record: seen.Seen) -> Stage:
             return Stage.SECRET
         case _:
             return Stage.POLICY
-
-
-_SUFFIXES = {
-    "": 1,
-    "m": decimal.Decimal("0.001"),
-    **{s: 1000**i for i, s in enumerate("kMGTPE", 1)},
-    **{f"{s}i": 1024**i for i, s in enumerate("KMGTPE", 1)},
-}
-
-
-def quantity(text: str) -> decimal.Decimal:
-    """A Kubernetes quantity as a number.
-
-    Raises:
-        ValueError: not a quantity.
-    """
-    match = re.fullmatch(r"([0-9.]+)(m|[kMGTPE]|[KMGTPE]i)?", text)
-    if match is None:
-        raise ValueError(f"not a quantity: {text!r}")
-    return decimal.Decimal(match[1]) * decimal.Decimal(_SUFFIXES[match[2] or ""])
 
 
 def kind_of(manifest: Mapping[str, Any]) -> kinds.Kind:

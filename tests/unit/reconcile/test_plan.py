@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ai_sandbox_operator.desired import facts
+from ai_sandbox_operator.desired import facts, quantity
 from ai_sandbox_operator.observed import canonical, seen
 from ai_sandbox_operator.reconcile import plan
 from unit.desired import samples
@@ -221,9 +221,9 @@ def test_a_second_external_service_goes_although_the_first_is_wanted() -> None:
     ("text", "value"), [("10Gi", 10 * 2**30), ("1500m", 1.5), ("2k", 2000), ("1.5Gi", 1.5 * 2**30), ("7", 7)]
 )
 def test_quantities(text: str, value: float) -> None:
-    assert float(plan.quantity(text)) == value
+    assert float(quantity.parse(text)) == value
 
 
 def test_what_is_no_quantity_is_refused() -> None:
     with pytest.raises(ValueError, match="not a quantity"):
-        plan.quantity("ten")
+        quantity.parse("ten")
