@@ -7,7 +7,7 @@ from typing import Any
 
 from ai_sandbox_operator.api import v1alpha1
 from ai_sandbox_operator.desired import facts
-from gateway import envoy_process
+from lab.envoy import process as envoy_process
 
 Spec = dict[str, Any]
 KEY, OTHER_KEY, ENGINE_KEY = "k" * 40, "o" * 40, "e" * 40

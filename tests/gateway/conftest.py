@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from ai_sandbox_operator.desired import facts
-from gateway import envoy_process
 from gateway.cases import KNOWN, SPEC, Spec, Start, sandbox
+from lab.envoy import process as envoy_process
 
 
 @pytest.fixture(scope="module")

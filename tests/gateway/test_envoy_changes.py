@@ -17,7 +17,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from ai_sandbox_operator.desired import gateway
-from gateway import envoy_process
 from gateway.cases import (
     BEARER,
     ENGINE_KEY,
@@ -33,6 +32,7 @@ from gateway.cases import (
     sandbox,
     with_access,
 )
+from lab.envoy import process as envoy_process
 
 pytestmark = pytest.mark.skipif(envoy_process.binary() is None, reason="envoy is not installed")
 

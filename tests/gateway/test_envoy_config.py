@@ -6,7 +6,6 @@ import pathlib
 
 import pytest
 
-from gateway import envoy_process
 from gateway.cases import (
     BEARER,
     ENGINE_KEY,
@@ -22,6 +21,7 @@ from gateway.cases import (
     sandbox,
     with_access,
 )
+from lab.envoy import process as envoy_process
 
 pytestmark = pytest.mark.skipif(envoy_process.binary() is None, reason="envoy is not installed")
 
