@@ -1,0 +1,1 @@
+"""The real Envoy on this machine, with the configuration that the operator renders."""
