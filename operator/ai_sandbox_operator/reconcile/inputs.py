@@ -33,6 +33,7 @@ class Options:
     storage_class: str
     nodebalancer_ranges: tuple[str, ...]
     pod_ranges: tuple[str, ...]
+    operator_namespace: str = ""
 
 
 def is_public(sandbox: v1alpha1.AISandbox) -> bool:
@@ -88,6 +89,7 @@ def rendering_facts(
         address=address(service) or None,
         model_cached=model_cached(sandbox, children),
         engine_running=bool(engine and engine.facts["replicas"]),
+        operator_namespace=options.operator_namespace,
     )
 
 

@@ -158,6 +158,7 @@ async def _serve(
                 storage_class=settings.storage_class,
                 nodebalancer_ranges=settings.nodebalancer_ranges,
                 pod_ranges=settings.pod_ranges,
+                operator_namespace=settings.operator_namespace,
             ),
         )
 

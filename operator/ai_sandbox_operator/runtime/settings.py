@@ -39,6 +39,8 @@ class Settings:
     log_format: str
     log_level: str
     storage_class: str
+    operator_namespace: str
+    pod_proxy: str | None
     nodebalancer_ranges: tuple[str, ...]
     pod_ranges: tuple[str, ...]
     release: facts.Release
@@ -107,6 +109,19 @@ def add_arguments(parser: argparse.ArgumentParser, environment: Mapping[str, str
         action=_Collect,
         dest="pod_ranges",
         type=_network,
+    )
+
+    option(
+        cluster,
+        "--operator-namespace",
+        environment.get("POD_NAMESPACE"),
+        "Namespace of the operator's own pods, which gateways then let read their status port.",
+    )
+    option(
+        cluster,
+        "--pod-proxy",
+        None,
+        "HTTP proxy through which pods are reached, where the operator runs outside the cluster.",
     )
 
     election = parser.add_argument_group("leader election")
@@ -209,6 +224,8 @@ def from_arguments(arguments: argparse.Namespace) -> Settings:
         log_format=arguments.log_format,
         log_level=arguments.log_level,
         storage_class=arguments.storage_class,
+        operator_namespace=arguments.operator_namespace or "",
+        pod_proxy=arguments.pod_proxy or None,
         nodebalancer_ranges=tuple(arguments.nodebalancer_ranges),
         pod_ranges=tuple(arguments.pod_ranges),
         release=facts.Release(**images),
