@@ -62,4 +62,10 @@ def main(argv: Sequence[str]) -> int:
 def _yaml(value: Any, *, sort: bool = True) -> str:
     import yaml  # Only the generator needs it.
 
-    return yaml.safe_dump(value, sort_keys=sort, width=110, allow_unicode=True)
+    class Plain(yaml.SafeDumper):
+        """Without anchors: they are for programs, and the file is for people too."""
+
+        def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
+            return True
+
+    return yaml.dump(value, Dumper=Plain, sort_keys=sort, width=110, allow_unicode=True)

@@ -30,6 +30,10 @@ FINALIZER = f"{GROUP}/linode-cleanup"
 #: On an AISandbox that is being deleted: leave its Linode objects behind and end the deletion.
 ANNOTATION_ABANDON = f"{GROUP}/abandon-linode-objects"
 
+#: The revision of allowlist and keys: on the gateway's Secret the one that its files hold, on a pod of
+#: the gateway the one that the kubelet was asked to bring.
+ANNOTATION_ACCESS_REVISION = f"{GROUP}/access-revision"
+
 # Annotations of Linode's cloud controller manager (docs/configuration/annotations.md there).
 LINODE_ANNOTATION_PREFIX = "service.beta.kubernetes.io/linode-loadbalancer-"
 ANNOTATION_FIREWALL_ID = LINODE_ANNOTATION_PREFIX + "firewall-id"

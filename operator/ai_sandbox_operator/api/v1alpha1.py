@@ -310,6 +310,13 @@ class APIKey(Model):
     name: Name = pydantic.Field(
         description="Name of the key: the key in the Secret and the name in the access log."
     )
+    requests_per_minute: int | None = pydantic.Field(
+        default=None,
+        ge=1,
+        le=100000,
+        description="Requests per minute that the key may make; more are answered with status 429. Each of "
+        "the two gateway pods gives half of it. Absent: no limit.",
+    )
 
 
 class AccessSpec(Model):

@@ -21,12 +21,19 @@ TLS_PATH = "/tls"
 BOOTSTRAP = "envoy.json"
 ADMIN_PORT = 9901
 
-#: Connections of all clients together; probes are not counted.
+#: Connections of all clients together; probes are not counted. More than the listeners allow in sum.
 _MAX_CONNECTIONS = 4096
+#: Below the container's memory limit: Envoy sheds load before the kernel ends it.
+MAX_HEAP_BYTES = 900 * 1024 * 1024
 
 
 def files(sandbox: v1alpha1.AISandbox, facts: Facts) -> dict[str, str]:
     """Every file of the configuration directory."""
+    return configuration(sandbox, facts)[1]
+
+
+def configuration(sandbox: v1alpha1.AISandbox, facts: Facts) -> tuple[str, dict[str, str]]:
+    """The revision that the gateway will report, and every file of the configuration directory."""
     entries = envoy_routes.entries(sandbox)
     encrypted = access.tls_name(sandbox) is not None
     content: dict[str, Json] = {
@@ -39,12 +46,15 @@ def files(sandbox: v1alpha1.AISandbox, facts: Facts) -> dict[str, str]:
         ),
         "cds.json": _discovery(_clusters(sandbox)),
     }
-    for entry in entries:
-        routes = envoy_routes.route_configuration(entry, sandbox, facts)
-        content[entry.file] = _discovery([routes], envoy_routes.served_revision(sandbox, facts))
+    revision, routes = envoy_routes.configurations(sandbox, facts)
+    for file, routing in routes.items():
+        content[file] = _discovery([routing], revision)
     if encrypted:
         content["sds.json"] = _discovery([_certificate()])
-    return {name: json.dumps(value, separators=(",", ":"), sort_keys=True) for name, value in content.items()}
+    texts = {
+        name: json.dumps(value, separators=(",", ":"), sort_keys=True) for name, value in content.items()
+    }
+    return revision, texts
 
 
 def bootstrap() -> Json:
@@ -68,19 +78,34 @@ def bootstrap() -> Json:
             ]
         },
         "overload_manager": {
+            "refresh_interval": "0.25s",
             "resource_monitors": [
-                {
-                    "name": "envoy.resource_monitors.global_downstream_max_connections",
-                    "typed_config": {
-                        "@type": envoy_listeners.TYPE
-                        + "envoy.extensions.resource_monitors.downstream_connections.v3"
-                        ".DownstreamConnectionsConfig",
-                        "max_active_downstream_connections": _MAX_CONNECTIONS,
-                    },
-                }
-            ]
+                _monitor(
+                    "global_downstream_max_connections",
+                    "downstream_connections.v3.DownstreamConnectionsConfig",
+                    max_active_downstream_connections=_MAX_CONNECTIONS,
+                ),
+                _monitor("fixed_heap", "fixed_heap.v3.FixedHeapConfig", max_heap_size_bytes=MAX_HEAP_BYTES),
+            ],
+            "actions": [
+                _action("shrink_heap", 0.90),
+                _action("stop_accepting_requests", 0.97),
+            ],
         },
     }
+
+
+def _monitor(name: str, type_: str, **configuration: int) -> Json:
+    type_url = f"{envoy_listeners.TYPE}envoy.extensions.resource_monitors.{type_}"
+    return {
+        "name": f"envoy.resource_monitors.{name}",
+        "typed_config": {"@type": type_url, **configuration},
+    }
+
+
+def _action(name: str, share: float) -> Json:
+    trigger = {"name": "envoy.resource_monitors.fixed_heap", "threshold": {"value": share}}
+    return {"name": f"envoy.overload_actions.{name}", "triggers": [trigger]}
 
 
 def _discovery(resources: list[Json], version: str | None = None) -> Json:

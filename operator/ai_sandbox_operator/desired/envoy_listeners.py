@@ -2,7 +2,7 @@
 
 A listener says how a connection is read, never who is admitted: that is in its route configuration,
 so that a listener stays the same for as long as the sandbox's shape does. Changing one drains its
-connections.
+connections. What Envoy itself answers is in envoy_replies.py.
 Sources: Envoy docs/configuration/best_practices/edge, api/v3 http_connection_manager.proto.
 """
 
@@ -12,12 +12,14 @@ from typing import Any
 
 from ai_sandbox_operator.api import names
 
-from . import envoy_routes
+from . import envoy_replies, envoy_routes
 
 Json = dict[str, Any]
 
 CONFIG_PATH = "/etc/envoy"
 TYPE = "type.googleapis.com/"
+#: Open connections of one listener: whoever uses up one leaves the others alone.
+MAX_CONNECTIONS = 1000
 _MANAGER = TYPE + "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _PORTS = {
     "external_api": names.PORT_GATEWAY_API,
@@ -53,13 +55,23 @@ def listener(entry: envoy_routes.Entry, *, encrypted: bool) -> Json:
     chain: Json = {
         "filters": [
             {
+                "name": "envoy.filters.network.connection_limit",
+                "typed_config": {
+                    "@type": TYPE + "envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit",
+                    "stat_prefix": entry.name,
+                    "max_connections": MAX_CONNECTIONS,
+                },
+            },
+            {
                 "name": "envoy.filters.network.http_connection_manager",
                 "typed_config": _connection_manager(entry),
-            }
-        ]
+            },
+        ],
     }
     if encrypted:
         chain["transport_socket"] = _tls()
+        # A client that never ends its handshake is not a client.
+        chain["transport_socket_connect_timeout"] = "10s"
     result: Json = {
         "@type": TYPE + "envoy.config.listener.v3.Listener",
         "name": entry.name,
@@ -97,6 +109,9 @@ def _connection_manager(entry: envoy_routes.Entry) -> Json:
         "merge_slashes": True,
         "path_with_escaped_slashes_action": "REJECT_REQUEST",
         "request_headers_timeout": "10s",
+        # For the whole request: prompts are small, documents for the chat are not. It ends with the
+        # first byte of the answer, so it cuts neither a stream nor a WebSocket.
+        "request_timeout": "120s" if entry.target == "API" else "1800s",
         "stream_idle_timeout": "300s",
         "max_request_headers_kb": 32,
         "common_http_protocol_options": {
@@ -121,41 +136,27 @@ def _connection_manager(entry: envoy_routes.Entry) -> Json:
                     "rules": {"action": "ALLOW"},
                 },
             },
+            *([_rate_limit()] if entry.target == "API" else []),
             {
                 "name": "envoy.filters.http.router",
-                "typed_config": {"@type": TYPE + "envoy.extensions.filters.http.router.v3.Router"},
+                "typed_config": {
+                    "@type": TYPE + "envoy.extensions.filters.http.router.v3.Router",
+                    # Clients learn nothing of what is behind the gateway.
+                    "suppress_envoy_headers": True,
+                },
             },
         ],
-        "local_reply_config": {"mappers": _local_replies(entry)},
+        "local_reply_config": {"mappers": envoy_replies.mappers(entry)},
         "access_log": [_access_log(entry)],
     }
 
 
-def _local_replies(entry: envoy_routes.Entry) -> list[Json]:
-    """Bodies of Envoy's own answers. An answer of the engine or the chat is never touched."""
-    what = "model" if entry.target == "API" else "chat"
-    forbidden = envoy_routes.error(
-        "Your address is not on the allowlist of this sandbox.", "invalid_request_error", "ip_not_allowed"
-    )
-    unavailable = envoy_routes.error(f"The {what} is not ready.", "server_error", "not_ready")
-    return [
-        {"filter": _status_is(403), "body_format_override": forbidden},
-        {
-            "filter": _status_is(503),
-            "body_format_override": unavailable,
-            "headers_to_add": [
-                {
-                    "header": {"key": "retry-after", "value": "30"},
-                    "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-                }
-            ],
-        },
-    ]
-
-
-def _status_is(code: int) -> Json:
-    value = {"default_value": code, "runtime_key": f"unused.status_{code}"}
-    return {"status_code_filter": {"comparison": {"op": "EQ", "value": value}}}
+def _rate_limit() -> Json:
+    """Limits of keys. The buckets are in the route configuration, so that a listener never changes."""
+    return {
+        "name": envoy_routes.RATE_LIMIT,
+        "typed_config": {"@type": envoy_routes.RATE_LIMIT_TYPE, "stat_prefix": "key"},
+    }
 
 
 def _access_log(entry: envoy_routes.Entry) -> Json:
@@ -173,6 +174,7 @@ def _access_log(entry: envoy_routes.Entry) -> Json:
                     "method": "%REQ(:METHOD)%",
                     "path": "%PATH(NQ)%",
                     "route": "%ROUTE_NAME%",
+                    "key": f"%METADATA(ROUTE:{envoy_routes.METADATA}:key)%",
                     "status": "%RESPONSE_CODE%",
                     "details": "%RESPONSE_CODE_DETAILS%",
                     "duration_ms": "%DURATION%",

@@ -15,6 +15,7 @@ import dataclasses
 import hashlib
 import hmac
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -28,6 +29,13 @@ Json = dict[str, Any]
 
 #: Every path of the API. All others, `/invocations` with its keyless inference among them, are 404.
 API_PATHS = "/v1/(chat/completions|completions|embeddings|responses|messages|models)"
+#: Pods of the gateway. Two, so that one may be drained while the other serves.
+REPLICAS = 2
+#: The filter that limits requests by key, and the type of its configuration.
+RATE_LIMIT = "envoy.filters.http.local_ratelimit"
+RATE_LIMIT_TYPE = "type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
+#: Namespace of the routes' metadata; the access log reads the name of the key there.
+METADATA = "sandbox.linode.com"
 #: What a usable key looks like: nothing in it needs escaping but `.` and `+`, and it cannot be guessed.
 _USABLE_KEY = re.compile(r"[A-Za-z0-9_.~+/=-]{16,512}")
 #: Headers by which a client could pass for another one, or learn of the engine's own key.
@@ -35,6 +43,8 @@ _CREDENTIALS = ["authorization", "x-api-key"]
 _FORWARDING = ["forwarded", "x-forwarded-host", "x-forwarded-port", "x-forwarded-server", "x-real-ip"]
 #: A prefill may be silent for minutes.
 _IDLE, _SOCKET_IDLE = "900s", "3600s"
+#: Admission is judged when a WebSocket opens. After this time it must be opened, and judged, again.
+SOCKET_DURATION = "3600s"
 #: Paths of the chat for its probes and its developers.
 _CHAT_HIDDEN = ("/health", "/ready", "/metrics", "/docs", "/redoc", "/openapi.json")
 
@@ -69,21 +79,32 @@ def usable_key(value: str) -> bool:
     return _USABLE_KEY.fullmatch(value) is not None
 
 
-def served_revision(sandbox: v1alpha1.AISandbox, facts: Facts) -> str:
-    """Version of the route configurations, as Envoy reports it in `rds.<name>.version_text`.
+def split_keys(value: str) -> list[str]:
+    """The keys in one entry of the Secret: one per line, so that an old one may overlap with its successor."""
+    return value.split()
 
-    The access revision, then a fingerprint of what does not stand in the spec: the values of the
-    keys and the networks of the cluster. It is keyed with the engine's key, because statistics are
-    no secret and a key that a user chose may be guessable.
+
+def configurations(sandbox: v1alpha1.AISandbox, facts: Facts) -> tuple[str, dict[str, Json]]:
+    """The route configurations by file, and the revision that names exactly them.
+
+    The revision is the access revision, then a fingerprint of everything that is served. It is keyed
+    with the engine's key, because statistics are no secret and a key that a user chose may be guessable.
     """
-    hidden = json.dumps([_keys(sandbox, facts), facts.nodebalancer_ranges, facts.pod_ranges], sort_keys=True)
-    digest = hmac.new(facts.material.engine_key.encode(), hidden.encode(), hashlib.sha256).hexdigest()
-    return f"{allowlist.access_revision(sandbox)}-{digest[:12]}"
+    routes = {entry.file: _route_configuration(entry, sandbox, facts) for entry in entries(sandbox)}
+    served = json.dumps(routes, sort_keys=True).encode()
+    digest = hmac.new(facts.material.engine_key.encode(), served, hashlib.sha256).hexdigest()
+    return f"{allowlist.access_revision(sandbox)}-{digest[:12]}", routes
 
 
-def route_configuration(entry: Entry, sandbox: v1alpha1.AISandbox, facts: Facts) -> Json:
+def served_revision(sandbox: v1alpha1.AISandbox, facts: Facts) -> str:
+    """Version of the route configurations, as Envoy reports it in `rds.<name>.version_text`."""
+    return configurations(sandbox, facts)[0]
+
+
+def _route_configuration(entry: Entry, sandbox: v1alpha1.AISandbox, facts: Facts) -> Json:
     """The route configuration of one listener."""
     routes = _api_routes(sandbox, facts) if entry.target == "API" else _chat_routes()
+    limits = _limits(sandbox) if entry.target == "API" else {}
     return {
         "@type": "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
         "name": entry.name,
@@ -95,7 +116,8 @@ def route_configuration(entry: Entry, sandbox: v1alpha1.AISandbox, facts: Facts)
                     "envoy.filters.http.rbac": {
                         "@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBACPerRoute",
                         "rbac": {"rules": _rules(entry, sandbox, facts)},
-                    }
+                    },
+                    **limits,
                 },
                 "routes": routes,
             }
@@ -146,8 +168,46 @@ def _keys(sandbox: v1alpha1.AISandbox, facts: Facts) -> list[tuple[str, str]]:
     """Name and value of the keys that admit somebody. Nameless values of the Secret do not count."""
     values: Mapping[str, str] = facts.material.api_keys
     wanted = sorted({key.name for key in sandbox.spec.access.api_keys})
-    found = ((name, values.get(name, "").strip()) for name in wanted)
+    found = ((name, value) for name in wanted for value in split_keys(values.get(name, "")))
     return [(name, value) for name, value in found if usable_key(value)]
+
+
+def _limits(sandbox: v1alpha1.AISandbox) -> Json:
+    """Buckets of the keys that have a limit, filled steadily.
+
+    Each gateway pod counts for itself, so each gives its share; both together never give more than
+    the limit, rounded up.
+    """
+    limited = {
+        key.name: math.ceil(key.requests_per_minute / REPLICAS)
+        for key in sandbox.spec.access.api_keys
+        if key.requests_per_minute is not None
+    }
+    if not limited:
+        return {}
+    always = {"default_value": {"numerator": 100, "denominator": "HUNDRED"}}
+    return {
+        RATE_LIMIT: {
+            "@type": RATE_LIMIT_TYPE,
+            "stat_prefix": "key",
+            "filter_enabled": always,
+            "filter_enforced": always,
+            # Required by Envoy, and drawn on by requests without a limited key: without effect.
+            "token_bucket": {"max_tokens": 1_000_000, "tokens_per_fill": 1_000_000, "fill_interval": "1s"},
+            "always_consume_default_token_bucket": False,
+            "descriptors": [
+                {
+                    "entries": [{"key": "key", "value": name}],
+                    "token_bucket": {
+                        "max_tokens": share,
+                        "tokens_per_fill": share,
+                        "fill_interval": "60s",
+                    },
+                }
+                for name, share in sorted(limited.items())
+            ],
+        }
+    }
 
 
 def _api_routes(sandbox: v1alpha1.AISandbox, facts: Facts) -> list[Json]:
@@ -158,8 +218,10 @@ def _api_routes(sandbox: v1alpha1.AISandbox, facts: Facts) -> list[Json]:
         # The engine has a key of its own; the client's never leaves the gateway.
         "request_headers_to_add": [_overwrite("authorization", f"Bearer {facts.material.engine_key}")],
     }
+    limited = {key.name for key in sandbox.spec.access.api_keys if key.requests_per_minute is not None}
     routes: list[Json] = []
     for name, value in _keys(sandbox, facts):
+        draws = {"rate_limits": [{"actions": [_descriptor("key", name)]}]} if name in limited else {}
         bearer = {"safe_regex": {"regex": f"(?i:bearer) {re.escape(value)}"}}
         for header, match in (("authorization", bearer), ("x-api-key", {"exact": value})):
             # The name of the route is the name of the key in the access log.
@@ -167,7 +229,9 @@ def _api_routes(sandbox: v1alpha1.AISandbox, facts: Facts) -> list[Json]:
                 {
                     "name": f"key:{name}",
                     "match": {**path, "headers": [{"name": header, "string_match": match}]},
+                    "metadata": {"filter_metadata": {METADATA: {"key": name}}},
                     **forward,
+                    "route": {**forward["route"], **draws},
                 }
             )
     unauthorized = error("Missing or invalid API key.", "invalid_request_error", "invalid_api_key")
@@ -199,6 +263,7 @@ def _chat_routes() -> list[Json]:
                 "cluster": "chat",
                 "timeout": "0s",
                 "idle_timeout": _SOCKET_IDLE,
+                "max_stream_duration": {"max_stream_duration": SOCKET_DURATION},
                 "upgrade_configs": [{"upgrade_type": "websocket", "enabled": True}],
             },
             **shared,
@@ -216,6 +281,10 @@ def _chat_routes() -> list[Json]:
 def _not_found(name: str, match: Json) -> Json:
     body = error("Unknown path.", "invalid_request_error", "not_found")
     return {"name": name, "match": match, "direct_response": {"status": 404, "body_format": body}}
+
+
+def _descriptor(key: str, value: str) -> Json:
+    return {"generic_key": {"descriptor_key": key, "descriptor_value": value}}
 
 
 def _overwrite(header: str, value: str, *, raw: bool = False) -> Json:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from ai_sandbox_operator.api import names, v1alpha1
 
-from . import access, common, endpoints, envoy, envoy_listeners
+from . import access, common, endpoints, envoy, envoy_listeners, envoy_routes
 from .facts import Child, Facts, Manifest, Stage
 
 _USER = 101
-_REPLICAS = 2
 _GRACE_SECONDS = 300
 #: Seconds in which endpoints and the NodeBalancer's checks learn that this pod is leaving.
 _LEAVE_SECONDS = 15
@@ -27,7 +26,9 @@ def config_name(sandbox: v1alpha1.AISandbox) -> str:
 
 def render(sandbox: v1alpha1.AISandbox, facts: Facts) -> list[Child]:
     """Configuration, Deployment, disruption budget and Services."""
-    config = common.secret(sandbox, config_name(sandbox), common.GATEWAY, envoy.files(sandbox, facts))
+    revision, files = envoy.configuration(sandbox, facts)
+    config = common.secret(sandbox, config_name(sandbox), common.GATEWAY, files)
+    config["metadata"]["annotations"] = {names.ANNOTATION_ACCESS_REVISION: revision}
     children = [
         Child(stage=Stage.SECRET, manifest=config),
         Child(stage=Stage.SERVICE, manifest=_internal_service(sandbox)),
@@ -130,7 +131,7 @@ def _deployment(sandbox: v1alpha1.AISandbox, facts: Facts) -> Manifest:
     return common.deployment(
         sandbox,
         common.GATEWAY,
-        replicas=_REPLICAS,
+        replicas=envoy_routes.REPLICAS,
         strategy={"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
         pod_template=common.template(
             sandbox,
