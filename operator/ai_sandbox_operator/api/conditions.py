@@ -86,6 +86,11 @@ class Reason(enum.Enum):
     ProtectionPending = Doc(
         "A layer does not hold the current allowlist yet; what it held before is not wider.", "Wait."
     )
+    GatewayUnproven = Doc(
+        "A gateway pod does not tell which allowlist and keys it serves.",
+        "Let the operator's pods reach port 9902 of the gateway's pods; an operator outside the cluster "
+        "needs --pod-proxy.",
+    )
     NoLinodeToken = Doc(
         "The operator has no Linode API token, so it cannot make a firewall and exposes nothing.",
         "Give the operator a token with firewall:read_write and nodebalancers:read_write, or use "

@@ -9,7 +9,7 @@ from typing import Any
 
 import pydantic
 
-from ai_sandbox_operator.api import v1alpha1
+from ai_sandbox_operator.api import names, v1alpha1
 from ai_sandbox_operator.api.conditions import Reason
 from ai_sandbox_operator.desired import facts, fetch
 from ai_sandbox_operator.kube import errors
@@ -148,6 +148,20 @@ def touches_gateway_configuration(steps: Collection[plan.Step], name: str) -> bo
         and step.child.name == f"{name}-gateway"
         for step in steps
     )
+
+
+def gateway_deployment(sandbox: v1alpha1.AISandbox, children: Children) -> seen.Seen | None:
+    """The Deployment of the gateway."""
+    return children.get(("Deployment", f"{sandbox.metadata.name}-gateway"))
+
+
+def access_revision(desired: Collection[facts.Child]) -> str:
+    """The revision of allowlist and keys that the gateway's rendered Secret holds."""
+    for child in desired:
+        annotations = child.manifest["metadata"].get("annotations", {})
+        if child.kind == "Secret" and names.ANNOTATION_ACCESS_REVISION in annotations:
+            return str(annotations[names.ANNOTATION_ACCESS_REVISION])
+    raise LookupError("no gateway was rendered")
 
 
 def write_problems(outcome: execute.Outcome) -> tuple[judge.Problem, ...]:

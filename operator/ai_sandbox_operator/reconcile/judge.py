@@ -46,6 +46,22 @@ class LinodeView:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class GatewayProof:
+    """What is known of the allowlist and keys that the gateway's pods serve.
+
+    Attributes:
+        proven: every ready pod was observed to serve what its Secret holds.
+        reason, message: why not, if not.
+        unseen: this process has not asked yet; what was observed before it started stands.
+    """
+
+    proven: bool = False
+    reason: Reason = Reason.ProtectionPending
+    message: str = "the gateway is not there yet"
+    unseen: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Situation:
     """Everything that conditions are judged from.
 
@@ -62,10 +78,10 @@ class Situation:
     engine_inputs: str
     fetch_job: str
     pending: frozenset[Stage] = frozenset()
-    access_pending: bool = False
     problems: tuple[Problem, ...] = ()
     notices: tuple[str, ...] = ()
     linode: LinodeView = LinodeView()
+    gateway: GatewayProof = GatewayProof()
     releasing: bool = False
     findings: Mapping[str, diagnosis.Finding] = dataclasses.field(default_factory=dict)
 
@@ -163,13 +179,18 @@ def _spec_valid(situation: Situation) -> Verdict:
 def _network_protected(situation: Situation) -> Verdict:
     type_ = ConditionType.NETWORK_PROTECTED
     linode = situation.linode
-    if Stage.POLICY in situation.pending or situation.access_pending:
+    if Stage.POLICY in situation.pending:
         return _verdict(type_, "False", Reason.ProtectionPending)
     if not situation.public and situation.releasing:
         return _verdict(
             type_, "False", Reason.ProtectionPending, "the earlier NodeBalancer is not yet known to be gone"
         )
+    gateway = situation.gateway
+    if gateway.unseen and (held := _held(situation, type_)) is not None:
+        return held
     if not situation.public:
+        if not gateway.proven:
+            return _verdict(type_, "False", gateway.reason, gateway.message)
         return _verdict(
             type_,
             "True",
@@ -198,6 +219,8 @@ def _network_protected(situation: Situation) -> Verdict:
         return _verdict(
             type_, "False", Reason.ProtectionPending, "the NodeBalancer is being looked up at Linode"
         )
+    if not gateway.proven:
+        return _verdict(type_, "False", gateway.reason, gateway.message)
     count = len(situation.sandbox.spec.access.allowlist)
     return _verdict(
         type_,

@@ -22,7 +22,7 @@ from ai_sandbox_operator.kube import client as kube_client
 from ai_sandbox_operator.kube import errors, events
 from ai_sandbox_operator.observed import diagnosis, seen
 
-from . import credentials, deletion, execute, exposure, inputs, judge, keeper, plan, report
+from . import credentials, deletion, execute, exposure, gateways, inputs, judge, keeper, plan, report
 from .references import RECHECK, References, references
 
 log = logging.getLogger(__name__)
@@ -61,12 +61,14 @@ class Reconciler:
         client: kube_client.KubeClient,
         cache: Cache,
         linode: keeper.Keeper,
+        gateway: gateways.Gateways,
         recorder: events.Recorder,
         options: inputs.Options,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC),
     ) -> None:
         self._cache = cache
+        self._gateways = gateway
         self._options = options
         self._clock = clock
         self._now = now
@@ -130,6 +132,7 @@ class Reconciler:
         )
         material = await _attempt(outcome, "the keys", self._credentials.ensure(sandbox, own))
         steps = plan.Plan(pending=frozenset(facts.Stage))
+        proof = judge.GatewayProof(message="the gateway's configuration is being written")
         if material is not None:
             children = self._cache.children(key)
             own = inputs.own(children, uid)
@@ -149,6 +152,10 @@ class Reconciler:
                 children = self._cache.children(key)
                 steps = plan.plan(desired, children, context)
 
+            if not inputs.touches_gateway_configuration(steps.steps, sandbox.metadata.name):
+                deployment = inputs.gateway_deployment(sandbox, inputs.own(children, uid))
+                proof = self._gateways.prove(sandbox, inputs.access_revision(desired), deployment)
+
         # Tell.
         own = inputs.own(children, uid)
         situation = self._situation(
@@ -157,7 +164,7 @@ class Reconciler:
             pending=steps.pending | frozenset(outcome.held_back),
             releasing=not inputs.is_public(sandbox)
             and (not released or ("Service", sandbox.metadata.name) in own),
-            access_pending=inputs.touches_gateway_configuration(steps.steps, sandbox.metadata.name),
+            gateway=proof,
             problems=(*problems, *inputs.write_problems(outcome)),
             linode=linode,
             findings=await self._report.findings(sandbox, own, memory, material=material),
@@ -274,6 +281,7 @@ class Reconciler:
             self._exposure.drop(memory.uid)
             self._report.forget(memory.uid)
             self._credentials.forget(memory.uid)
+            self._gateways.forget(memory.uid)
 
 
 async def _attempt(outcome: execute.Outcome, what: str, action: Awaitable[T]) -> T | None:

@@ -22,12 +22,12 @@ from kubernetes.aio import config as aio_config
 
 from ai_sandbox_operator.api import kinds
 from ai_sandbox_operator.kube import client as kube_client
-from ai_sandbox_operator.kube import errors, events, lease
+from ai_sandbox_operator.kube import errors, events, lease, pods
 from ai_sandbox_operator.linode import client as linode_client
 from ai_sandbox_operator.linode import errors as linode_errors
 from ai_sandbox_operator.linode import release
 from ai_sandbox_operator.linode import token as linode_token
-from ai_sandbox_operator.reconcile import inputs, keeper, reconciler
+from ai_sandbox_operator.reconcile import gateways, inputs, keeper, reconciler
 
 from . import election, health, logs, metrics, queue, resync, store, watch
 from .settings import Settings
@@ -83,13 +83,15 @@ async def _main(settings: Settings) -> None:
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(client.close)
         stack.push_async_callback(linode.close)
-        await _serve(settings, client, linode, stop)
+        reader = await stack.enter_async_context(pods.PodReader(settings.pod_proxy))
+        await _serve(settings, client, linode, reader, stop)
 
 
 async def _serve(
     settings: Settings,
     client: kube_client.KubeClient,
     linode: linode_client.LinodeClient,
+    reader: pods.PodReader,
     stop: asyncio.Event,
 ) -> None:
     configuration = await kube_client.load_configuration(settings.kubeconfig, context=settings.context)
@@ -127,6 +129,8 @@ async def _serve(
         guard=guard,
     )
 
+    ask = gateways.Gateways(client, reader.get, add=work.add)
+
     def before_scrape() -> None:
         metrics.QUEUE_DEPTH.set(len(work))
         metrics.SANDBOXES.set(seen.count(kinds.SANDBOX))
@@ -151,6 +155,7 @@ async def _serve(
             client=client,
             cache=seen,
             linode=keep,
+            gateway=ask,
             recorder=events.Recorder(client),
             options=inputs.Options(
                 cluster_id=cluster_id,
@@ -204,6 +209,7 @@ async def _serve(
                 task.cancel()
             await asyncio.gather(*ours, return_exceptions=True)
             await keep.close()
+            await ask.close()
             if holding is not None:
                 holding.cancel()
                 await asyncio.gather(holding, return_exceptions=True)
@@ -212,6 +218,7 @@ async def _serve(
     finally:
         work.close()
         await keep.close()
+        await ask.close()
         await runner.cleanup()
 
 

@@ -98,7 +98,7 @@ def document(child: facts.Child) -> dict[str, Any]:
 
 
 class Plain(yaml.SafeDumper):
-    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
+    def ignore_aliases(self, data: Any) -> bool:
         return True
 
 

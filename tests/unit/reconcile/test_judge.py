@@ -23,6 +23,9 @@ Situation = judge.Situation
 C = ConditionType
 PUBLIC: dict[str, Json] = {"access": {"exposure": "NodeBalancer", "allowlist": [{"cidr": "192.0.2.0/24"}]}}
 PROVEN = judge.LinodeView(firewall_id=7, nodebalancer_id=8, current=True, attached=True)
+SERVED = judge.GatewayProof(proven=True)
+STALE = judge.GatewayProof(message="demo-gateway-1 still serves an earlier allowlist or earlier keys")
+SILENT = judge.GatewayProof(reason=Reason.GatewayUnproven, message="demo-gateway-1: port 9902 is not reached")
 RUNS: dict[str, Json] = {
     "observedGeneration": 1,
     "replicas": 1,
@@ -54,8 +57,7 @@ def situation(spec: dict[str, Json] | None = None, **rest: Json) -> Situation:
         children=children,
         engine_inputs=engine.engine_inputs(sandbox),
         fetch_job=fetch.job_name(sandbox),
-        linode=PROVEN,
-        **rest,
+        **{"linode": PROVEN, "gateway": SERVED, **rest},
     )
 
 
@@ -107,8 +109,20 @@ FALSE: dict[str, Case] = {
         "False",
         Reason.ProtectionPending,
     ),
-    "the gateway does not hold the allowlist yet": (
-        lambda s: with_(s, access_pending=True),
+    "a gateway pod serves an earlier allowlist": (
+        lambda s: with_(s, gateway=STALE),
+        C.NETWORK_PROTECTED,
+        "False",
+        Reason.ProtectionPending,
+    ),
+    "a gateway pod does not say what it serves": (
+        lambda s: with_(s, gateway=SILENT),
+        C.NETWORK_PROTECTED,
+        "False",
+        Reason.GatewayUnproven,
+    ),
+    "the gateway was not asked at all": (
+        lambda s: with_(s, gateway=judge.GatewayProof(unseen=True)),
         C.NETWORK_PROTECTED,
         "False",
         Reason.ProtectionPending,
@@ -361,6 +375,14 @@ def test_endpoints(spec: dict[str, Json], urls: dict[str, str]) -> None:
     assert judge.endpoints(situation(spec)) == urls
 
 
+@pytest.mark.parametrize("spec", [{}, PUBLIC])
+def test_inside_and_outside_protection_needs_the_gateways_word(spec: dict[str, Json]) -> None:
+    for proof in (STALE, SILENT, judge.GatewayProof()):
+        found = verdicts(situation(spec, gateway=proof))[C.NETWORK_PROTECTED]
+        assert found.status == "False"
+        assert proof.message in found.message
+
+
 def test_there_is_no_endpoint_before_there_is_an_address() -> None:
     assert judge.endpoints(with_facts(situation(), "Service", "demo", address="")) == {}
     assert judge.endpoints(without(situation(), "Service", "demo")) == {}
@@ -380,7 +402,7 @@ EVERYTHING = situation()
 def test_ready_is_true_only_if_nothing_at_all_is_missing(
     missing: set[tuple[str, str]],
     pending: set[Stage],
-    access_pending: bool,
+    served: bool,
     current: bool,
     attached: bool,
     problem: judge.Problem | None,
@@ -389,10 +411,10 @@ def test_ready_is_true_only_if_nothing_at_all_is_missing(
         with_linode(EVERYTHING, current=current, attached=attached, problem=problem),
         children={k: r for k, r in EVERYTHING.children.items() if k not in missing},
         pending=frozenset(pending),
-        access_pending=access_pending,
+        gateway=SERVED if served else STALE,
     )
     found = verdicts(thing)
     needed = {k for k in missing if k[0] in ("Deployment", "Job") or k == ("Service", "demo")}
-    bad = bool(needed or pending or access_pending or not current or not attached or problem)
+    bad = bool(needed or pending or not served or not current or not attached or problem)
     assert found[C.READY].status == ("False" if bad else "True")
     assert (found[C.RECONCILING].status == "True") == bad

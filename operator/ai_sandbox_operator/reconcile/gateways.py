@@ -1,0 +1,182 @@
+"""Proof that the gateways serve the current allowlist and keys, beside the passes.
+
+A pass writes the gateway's Secret and states the revision in it; whether Envoy serves that revision is
+asked of every ready gateway pod, in a task per sandbox, so that a slow pod delays nobody (I9). A pod
+that serves something else gets an annotation: the kubelet brings a changed Secret at once to a pod
+that changes itself, and within a minute or two otherwise.
+Source: kubernetes pkg/kubelet (a change of the pod marks its volumes for remount).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from ai_sandbox_operator.api import kinds, names, v1alpha1
+from ai_sandbox_operator.api.conditions import Reason
+from ai_sandbox_operator.desired import common, envoy_routes
+from ai_sandbox_operator.kube import client as kube_client
+from ai_sandbox_operator.kube import errors
+from ai_sandbox_operator.kube.pods import PodUnreachable
+from ai_sandbox_operator.observed import seen, served
+
+from . import judge
+
+log = logging.getLogger(__name__)
+
+Key = tuple[str, str]
+#: Address, port and path to a body; raises PodUnreachable.
+Read = Callable[[str, int, str], Awaitable[str]]
+
+FIRST_RETRY, LONGEST_RETRY = 0.2, 5.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Goal:
+    """What must be proven.
+
+    Attributes:
+        routes: the route configurations that must be served.
+        deployment: version of the gateway's Deployment: it changes whenever a pod comes or goes.
+    """
+
+    revision: str
+    routes: tuple[str, ...]
+    deployment: str
+
+
+@dataclasses.dataclass
+class _Entry:
+    key: Key
+    selector: str
+    goal: Goal
+    proof: judge.GatewayProof
+    proven: Goal | None = None
+    task: asyncio.Task[None] | None = None
+    changed: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
+
+
+class Gateways:
+    """One entry per sandbox, by UID."""
+
+    def __init__(self, client: kube_client.KubeClient, read: Read, *, add: Callable[[Key], None]) -> None:
+        self._client = client
+        self._read = read
+        self._add = add
+        self._entries: dict[str, _Entry] = {}
+
+    def prove(
+        self, sandbox: v1alpha1.AISandbox, revision: str, deployment: seen.Seen | None
+    ) -> judge.GatewayProof:
+        """What is known now; another pass is asked for when that changes.
+
+        A proof of the same revision stands while it is looked whether new pods serve it too.
+        """
+        if deployment is None or not deployment.facts["ready"]:
+            self.forget(sandbox.metadata.uid)
+            return judge.GatewayProof(message="no gateway pod is ready yet")
+        goal = Goal(
+            revision=revision,
+            routes=tuple(entry.name for entry in envoy_routes.entries(sandbox)),
+            deployment=deployment.resource_version,
+        )
+        entry = self._entries.get(sandbox.metadata.uid)
+        if entry is None:
+            # Whatever was observed before this process started stands until the first look is over.
+            proof = judge.GatewayProof(unseen=True, message="the gateway's pods are being asked")
+            entry = self._entries[sandbox.metadata.uid] = _Entry(sandbox.key, _selector(sandbox), goal, proof)
+        elif goal != entry.goal:
+            if (goal.revision, goal.routes) != (entry.goal.revision, entry.goal.routes):
+                entry.proof = judge.GatewayProof(message="the gateway's pods are being brought up to date")
+            entry.goal = goal
+            entry.changed.set()
+        if entry.proven != goal and (entry.task is None or entry.task.done()):
+            entry.task = asyncio.create_task(
+                self._pursue(entry), name=f"gateway {sandbox.metadata.namespace}/{sandbox.metadata.name}"
+            )
+        return entry.proof
+
+    def forget(self, uid: str) -> None:
+        """Drop what is known of a sandbox's gateway."""
+        entry = self._entries.pop(uid, None)
+        if entry is not None and entry.task is not None:
+            entry.task.cancel()
+
+    async def close(self) -> None:
+        """End all looks."""
+        tasks = [entry.task for entry in self._entries.values() if entry.task is not None]
+        self._entries.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _pursue(self, entry: _Entry) -> None:
+        """Look until every ready pod serves the goal."""
+        delay = FIRST_RETRY
+        while entry.proven != entry.goal:
+            goal = entry.goal
+            entry.changed.clear()
+            proof = await self._look(entry, goal)
+            if goal != entry.goal:
+                delay = FIRST_RETRY
+                continue
+            if proof.proven:
+                entry.proven = goal
+            if proof != entry.proof:
+                entry.proof = proof
+                self._add(entry.key)
+            if not proof.proven:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(entry.changed.wait(), delay)
+                delay = min(delay * 2, LONGEST_RETRY)
+
+    async def _look(self, entry: _Entry, goal: Goal) -> judge.GatewayProof:
+        try:
+            listed = await self._client.list_all(kinds.POD, entry.key[0], label_selector=entry.selector)
+            pods = [pod for pod in listed if served.ready(pod)]
+            answers = await asyncio.gather(*(self._ask(pod, goal) for pod in pods))
+            late = [pod for pod, answer in zip(pods, answers, strict=True) if answer is not None]
+            await asyncio.gather(*(self._hurry(pod, goal.revision) for pod in late))
+        except errors.KubeError as error:
+            return judge.GatewayProof(message=f"the gateway's pods cannot be asked: {error}")
+        except Exception:
+            log.exception("gateway look failed", extra={"key": entry.key})
+            return judge.GatewayProof(message="the gateway's pods cannot be asked; see the operator's log")
+        if not pods:
+            return judge.GatewayProof(message="no gateway pod is ready")
+        problems = [answer for answer in answers if answer is not None]
+        if problems:
+            worst = next((p for p in problems if p.reason is Reason.GatewayUnproven), problems[0])
+            return dataclasses.replace(
+                worst, message=f"{len(problems)} of {len(pods)} gateway pods: {worst.message}"
+            )
+        return judge.GatewayProof(proven=True, message=f"revision {goal.revision}")
+
+    async def _ask(self, pod: dict[str, Any], goal: Goal) -> judge.GatewayProof | None:
+        """None if the pod serves the goal."""
+        name = pod["metadata"]["name"]
+        try:
+            address = (pod.get("status") or {}).get("podIP", "")
+            statistics = await self._read(address, names.PORT_GATEWAY_STATUS, served.STATUS_PATH)
+        except PodUnreachable as error:
+            return judge.GatewayProof(reason=Reason.GatewayUnproven, message=f"{name}: {error}")
+        if served.serves(statistics, goal.revision, goal.routes):
+            return None
+        return judge.GatewayProof(message=f"{name} still serves an earlier allowlist or earlier keys")
+
+    async def _hurry(self, pod: dict[str, Any], revision: str) -> None:
+        metadata = pod["metadata"]
+        if (metadata.get("annotations") or {}).get(names.ANNOTATION_ACCESS_REVISION) == revision:
+            return
+        patch = {"metadata": {"annotations": {names.ANNOTATION_ACCESS_REVISION: revision}}}
+        with contextlib.suppress(errors.NotFound):
+            await self._client.merge_patch(kinds.POD, metadata["namespace"], metadata["name"], patch)
+
+
+def _selector(sandbox: v1alpha1.AISandbox) -> str:
+    labels = common.selector(sandbox, common.GATEWAY)
+    return ",".join(f"{label}={value}" for label, value in labels.items())
