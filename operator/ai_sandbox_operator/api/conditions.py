@@ -63,9 +63,21 @@ class Reason(enum.Enum):
         "The spec breaks a rule that admission could not check or that an older CRD let pass.",
         "Correct the field that the message names.",
     )
-    NotSupportedYet = Doc(
-        "The spec uses a field that this release accepts but does not act on.",
-        "Remove the field that the message names, or wait for a release that supports it.",
+    CertManagerMissing = Doc(
+        "The certificate is to come from cert-manager, which the cluster does not have.",
+        "Install cert-manager, which is noticed within a minute, or choose another spec.access.tls.mode.",
+    )
+    CertificatePending = Doc(
+        "cert-manager has not issued the certificate.",
+        "Wait; if it stays, read `kubectl describe certificate` and check spec.access.tls.issuerRef.",
+    )
+    CertificateUnusable = Doc(
+        "The certificate in the Secret that the spec names cannot be used.",
+        "Put a valid pair of tls.crt and tls.key into the Secret that the message names.",
+    )
+    KeyUnusable = Doc(
+        "A value in the Secret of the API keys cannot be a key, so it admits nobody.",
+        "Use 16 to 512 characters of A-Z, a-z, 0-9 and _.~+/=- per key, or remove the entry to have one made.",
     )
     SecretNotFound = Doc(
         "A Secret that the spec refers to does not exist.", "Create the Secret that the message names."

@@ -48,6 +48,8 @@ PVC = Kind("v1", "PersistentVolumeClaim", "persistentvolumeclaims")
 SECRET = Kind("v1", "Secret", "secrets")
 SERVICE = Kind("v1", "Service", "services")
 
+#: cert-manager's; it exists only where that is installed.
+CERTIFICATE = Kind("cert-manager.io/v1", "Certificate", "certificates", watched=False)
 EVENT = Kind("v1", "Event", "events", watched=False)
 LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases", watched=False)
 NAMESPACE = Kind("v1", "Namespace", "namespaces", watched=False)
@@ -56,4 +58,4 @@ POD = Kind("v1", "Pod", "pods", watched=False)
 CHILDREN = (DEPLOYMENT, JOB, NETWORK_POLICY, POD_DISRUPTION_BUDGET, PVC, SECRET, SERVICE)
 WATCHED = (SANDBOX, *CHILDREN)
 
-BY_NAME = {kind.kind: kind for kind in (*WATCHED, EVENT, LEASE, NAMESPACE, POD)}
+BY_NAME = {kind.kind: kind for kind in (*WATCHED, CERTIFICATE, EVENT, LEASE, NAMESPACE, POD)}

@@ -48,7 +48,20 @@ def tls_name(sandbox: v1alpha1.AISandbox) -> str | None:
         return None
     if tls.mode == "Secret" and tls.secret_name:
         return tls.secret_name
+    if tls.mode == "CertManager":
+        # Not the Secret of the own certificate: two issuers of one Secret would fight.
+        return common.child_name(sandbox, "cert-manager")
     return common.child_name(sandbox, "tls")
+
+
+def authority_name(sandbox: v1alpha1.AISandbox) -> str:
+    """Secret with the certificate that clients trust in mode SelfSigned, and no key."""
+    return common.child_name(sandbox, "ca")
+
+
+def authority_key_name(sandbox: v1alpha1.AISandbox) -> str:
+    """Secret with the key of the sandbox's own authority; no pod mounts it."""
+    return common.child_name(sandbox, "ca-key")
 
 
 def render(sandbox: v1alpha1.AISandbox, facts: Facts) -> list[Child]:

@@ -31,13 +31,14 @@ class Material:
     engine_key: str
     chat_session_key: str
     api_keys: Mapping[str, str]
-    """Value by name; a named key without a value yet is absent."""
+    """By name the entry of the Secret, one key per line; a named key without a value yet is absent."""
     chat_admin_password: str = ""
 
     @property
     def values(self) -> tuple[str, ...]:
         """Every secret value."""
-        return self.engine_key, self.chat_session_key, self.chat_admin_password, *self.api_keys.values()
+        keys = [key for entry in self.api_keys.values() for key in entry.split()]
+        return self.engine_key, self.chat_session_key, self.chat_admin_password, *keys
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,23 +7,16 @@ taken changes nothing, so a stale view can never replace a key that is in use (I
 from __future__ import annotations
 
 import base64
-import datetime
-import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ai_sandbox_operator.api import kinds, v1alpha1
-from ai_sandbox_operator.desired import access, common, envoy_routes, facts
+from ai_sandbox_operator.api.conditions import Reason
+from ai_sandbox_operator.desired import access, envoy_routes, facts
 from ai_sandbox_operator.kube import client as kube_client
-from ai_sandbox_operator.kube import errors
 from ai_sandbox_operator.observed import seen
 
-from . import material
-
-log = logging.getLogger(__name__)
-
-#: Component label of certificate Secrets; they are not rendered, so the plan must leave them alone.
-CERTIFICATE = "certificate"
+from . import judge, material
 
 Children = Mapping[tuple[str, str], seen.Seen]
 
@@ -35,12 +28,9 @@ class Credentials:
         self,
         client: kube_client.KubeClient,
         write_back: Callable[[kinds.Kind, Mapping[str, Any]], seen.Seen],
-        *,
-        now: Callable[[], datetime.datetime],
     ) -> None:
         self._client = client
         self._write_back = write_back
-        self._now = now
         self._fresh: dict[str, facts.Material] = {}
 
     async def ensure(self, sandbox: v1alpha1.AISandbox, children: Children) -> facts.Material:
@@ -81,7 +71,7 @@ class Credentials:
             chat_session_key=session or (fresh.chat_session_key if fresh else ""),
             chat_admin_password=admin or (fresh.chat_admin_password if fresh else ""),
             # Only names that the spec has and values that are fit to be a key reach the gateway.
-            api_keys={n: keys[n] for n in wanted if envoy_routes.usable_key(keys.get(n, ""))},
+            api_keys={n: keys[n] for n in wanted if _usable(keys.get(n, ""))},
         )
 
     def forget(self, uid: str) -> None:
@@ -90,7 +80,9 @@ class Credentials:
 
     async def _sync_keys(self, stored: seen.Seen, wanted: list[str], keys: dict[str, str]) -> dict[str, str]:
         """Make values for new names and drop those of removed ones; nothing else in the Secret changes."""
-        added = {name: material.api_key() for name in wanted if not keys.get(name)}
+        added = {
+            name: material.api_key() for name in wanted if not envoy_routes.split_keys(keys.get(name, ""))
+        }
         removed = [name for name in keys if name not in wanted]
         if not added and not removed:
             return keys
@@ -101,75 +93,24 @@ class Credentials:
         answer = await self._client.merge_patch(kinds.SECRET, stored.namespace, stored.name, patch)
         return dict(self._write_back(kinds.SECRET, answer).facts["data"])
 
-    async def certificate(self, sandbox: v1alpha1.AISandbox, children: Children, *, address: str) -> None:
-        """The self-signed certificate: made, renewed in time, and again when names change.
 
-        Raises:
-            errors.AlreadyExists: a Secret of that name is somebody else's; the message names it.
-        """
-        if sandbox.spec.access.tls.mode != "SelfSigned":
-            return
-        wanted = material.subject_names(
-            sandbox=sandbox.metadata.name,
-            namespace=sandbox.metadata.namespace,
-            hostnames=sandbox.spec.access.hostnames,
-            addresses=[address] if address else [],
+def unusable_keys(sandbox: v1alpha1.AISandbox, children: Children) -> tuple[judge.Problem, ...]:
+    """Values that somebody put into the Secret and that admit nobody; never the values themselves."""
+    name = access.api_keys_name(sandbox)
+    stored = _data(children, name)
+    wanted = [key.name for key in sandbox.spec.access.api_keys]
+    return tuple(
+        judge.Problem(
+            reason=Reason.KeyUnusable,
+            message=f"Secret {name}, entry {key}: a value is too short, too long or has other characters",
         )
-        leaf_name, authority_name = f"{sandbox.metadata.name}-tls", f"{sandbox.metadata.name}-ca"
-        leaf, authority = _data(children, leaf_name), _data(children, authority_name)
-        if leaf.get("tls.crt") and authority.get("ca.crt"):
-            stale = material.needs_renewal(
-                leaf["tls.crt"],
-                now=self._now(),
-                wanted=wanted,
-                key=leaf.get("tls.key"),
-                authority=authority["ca.crt"],
-            )
-            if stale is None:
-                return
-        old = authority.get("ca.crt")
-        if old is None or material.needs_renewal(old, now=self._now(), wanted=None) is not None:
-            made = material.new_authority(sandbox=sandbox.metadata.name, now=self._now())
-            authority = await self._store(sandbox, authority_name, made, _record(children, authority_name))
-        issued = material.issue(authority, names=wanted, now=self._now())
-        await self._store(sandbox, leaf_name, issued, _record(children, leaf_name), type_="kubernetes.io/tls")
+        for key in wanted
+        if not all(map(envoy_routes.usable_key, envoy_routes.split_keys(stored.get(key, ""))))
+    )
 
-    async def _store(
-        self,
-        sandbox: v1alpha1.AISandbox,
-        name: str,
-        values: Mapping[str, str],
-        held: seen.Seen | None,
-        *,
-        type_: str = "Opaque",
-    ) -> dict[str, str]:
-        """Create the Secret, or replace the values of the one that is held."""
-        manifest = common.secret(sandbox, name, CERTIFICATE, values)
-        if type_ != "Opaque":
-            manifest["type"] = type_
-        if held is None:
-            try:
-                answer = await self._client.create(kinds.SECRET, manifest)
-            except errors.AlreadyExists:
-                answer = await self._reclaim(sandbox, name, manifest)
-        else:
-            if held.owner_uid not in ("", sandbox.metadata.uid):
-                raise errors.Conflict(
-                    f"Secret {name} belongs to an earlier sandbox that is still being removed"
-                )
-            metadata = {**manifest["metadata"], "resourceVersion": held.resource_version}
-            answer = await self._client.replace(kinds.SECRET, {**manifest, "metadata": metadata})
-        return dict(self._write_back(kinds.SECRET, answer).facts["data"])
 
-    async def _reclaim(
-        self, sandbox: v1alpha1.AISandbox, name: str, manifest: facts.Manifest
-    ) -> kube_client.Object:
-        """One of ours that the watch does not show, as it lost its labels: they come back, its values stay."""
-        live = await self._client.get(kinds.SECRET, sandbox.metadata.namespace, name)
-        if seen.owner_uid(live["metadata"]) != sandbox.metadata.uid:
-            raise errors.AlreadyExists(f"Secret {name}", status=409, reason="AlreadyExists")
-        patch = {"metadata": {"labels": manifest["metadata"]["labels"]}}
-        return await self._client.merge_patch(kinds.SECRET, sandbox.metadata.namespace, name, patch)
+def _usable(entry: str) -> bool:
+    return any(map(envoy_routes.usable_key, envoy_routes.split_keys(entry)))
 
 
 def _record(children: Children, name: str) -> seen.Seen | None:

@@ -180,15 +180,16 @@ def write_problems(outcome: execute.Outcome) -> tuple[judge.Problem, ...]:
     return (*taken, *refused)
 
 
-def unsupported(sandbox: v1alpha1.AISandbox) -> tuple[str, ...]:
-    """Fields that are accepted but do nothing in this release; never silently."""
-    notices = []
-    if sandbox.spec.access.tls.mode == "CertManager":
-        notices.append(
-            "spec.access.tls.mode CertManager asks for no certificate yet: "
-            f"put one into the Secret {sandbox.metadata.name}-tls yourself"
-        )
-    return tuple(notices)
+def notices(sandbox: v1alpha1.AISandbox) -> tuple[str, ...]:
+    """What the spec asks for and a person should see at every look."""
+    access = sandbox.spec.access
+    found = []
+    if access.tls.mode == "Disabled":
+        found.append("TLS is disabled: keys, passwords and chats cross the network in the clear")
+    everybody = [entry.cidr for entry in access.allowlist if entry.cidr.endswith("/0")]
+    if everybody:
+        found.append(f"the allowlist admits every address ({', '.join(everybody)})")
+    return tuple(found)
 
 
 def bare(body: Mapping[str, Any]) -> v1alpha1.AISandbox:

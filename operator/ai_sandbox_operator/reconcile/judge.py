@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from ai_sandbox_operator.api import names, v1alpha1
 from ai_sandbox_operator.api.conditions import ConditionType, Reason, Status, Verdict
+from ai_sandbox_operator.desired import access as desired_access
 from ai_sandbox_operator.desired.facts import Stage
 from ai_sandbox_operator.observed import diagnosis, seen
 
@@ -143,7 +144,8 @@ def _summary(situation: Situation, parts: tuple[Verdict, ...]) -> tuple[Verdict,
             not_stalled,
         )
     if not open_parts and not situation.pending:
-        message = "; ".join(situation.notices)
+        notices = "; ".join(situation.notices)
+        message = f"{Reason.AllReady.doc.meaning.rstrip('.')}; {notices}." if notices else ""
         return (
             _verdict(ready, "True", Reason.AllReady, message),
             _verdict(reconciling, "False", Reason.Settled),
@@ -171,7 +173,10 @@ def _spec_valid(situation: Situation) -> Verdict:
         return _verdict(ConditionType.SPEC_VALID, "False", first.reason, message)
     if situation.notices:
         return _verdict(
-            ConditionType.SPEC_VALID, "True", Reason.NotSupportedYet, "; ".join(situation.notices)
+            ConditionType.SPEC_VALID,
+            "True",
+            Reason.Valid,
+            "The spec is valid; " + "; ".join(situation.notices) + ".",
         )
     return _verdict(ConditionType.SPEC_VALID, "True", Reason.Valid)
 
@@ -338,5 +343,5 @@ def endpoints(situation: Situation) -> dict[str, str]:
     if situation.sandbox.spec.chat.enabled:
         urls["chat"] = f"{scheme}://{host}:{names.PORT_CHAT}"
     if access.tls.mode == "SelfSigned":
-        urls["caSecretName"] = f"{situation.name}-tls"
+        urls["caSecretName"] = desired_access.authority_name(situation.sandbox)
     return urls

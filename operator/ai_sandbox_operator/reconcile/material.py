@@ -189,6 +189,37 @@ def needs_renewal(
     return "its names have changed: " + "; ".join(words)
 
 
+def pair_problem(pem: str, key: str) -> str | None:
+    """Why a certificate (chain, leaf first) and a private key that somebody gave are not a pair."""
+    try:
+        leaf = x509.load_pem_x509_certificates(pem.encode())[0]
+    except ValueError:
+        return "tls.crt is not a certificate in PEM form"
+    try:
+        public = _public(key)
+    except (ValueError, TypeError):
+        return "tls.key is not a private key in PEM form without a password"
+    return None if public == leaf.public_key() else "tls.key does not belong to tls.crt"
+
+
+def leaf_problem(pem: str, *, hostnames: Sequence[str], now: datetime.datetime) -> str | None:
+    """Why clients would refuse a certificate that somebody gave; None if they would not."""
+    leaf = x509.load_pem_x509_certificates(pem.encode())[0]
+    if now >= leaf.not_valid_after_utc:
+        return f"tls.crt ended on {leaf.not_valid_after_utc:%Y-%m-%d}"
+    if now < leaf.not_valid_before_utc:
+        return f"tls.crt is valid only from {leaf.not_valid_before_utc:%Y-%m-%d}"
+    held = _names_of(leaf)
+    lacking = [host for host in hostnames if not any(_covers(name, host) for name in held)]
+    return f"tls.crt is not for {', '.join(lacking)} of spec.access.hostnames" if lacking else None
+
+
+def _covers(name: str, host: str) -> bool:
+    """Whether a name of a certificate stands for a host; a star stands for one label (RFC 6125, 6.4.3)."""
+    name, host = _normal(name), _normal(host)
+    return name == host or (name.startswith("*.") and host.partition(".")[2] == name[2:])
+
+
 def _names_of(certificate: x509.Certificate) -> list[str]:
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value

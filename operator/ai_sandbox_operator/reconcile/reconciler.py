@@ -22,7 +22,19 @@ from ai_sandbox_operator.kube import client as kube_client
 from ai_sandbox_operator.kube import errors, events
 from ai_sandbox_operator.observed import diagnosis, seen
 
-from . import credentials, deletion, execute, exposure, gateways, inputs, judge, keeper, plan, report
+from . import (
+    certificates,
+    credentials,
+    deletion,
+    execute,
+    exposure,
+    gateways,
+    inputs,
+    judge,
+    keeper,
+    plan,
+    report,
+)
 from .references import RECHECK, References, references
 
 log = logging.getLogger(__name__)
@@ -73,8 +85,9 @@ class Reconciler:
         self._clock = clock
         self._now = now
         self._executor = execute.Executor(client, cache.write_back)
-        self._references = References(client, clock=clock)
-        self._credentials = credentials.Credentials(client, cache.write_back, now=now)
+        self._references = References(client, clock=clock, now=now)
+        self._credentials = credentials.Credentials(client, cache.write_back)
+        self._certificates = certificates.Certificates(client, cache.write_back, now=now)
         self._deletion = deletion.Deletion(client, remember=cache.remember)
         self._exposure = exposure.Exposure(client, linode, self._deletion, cluster_id=options.cluster_id)
         self._report = report.Reporter(client, recorder, remember=cache.remember, clock=clock, now=now)
@@ -125,11 +138,12 @@ class Reconciler:
         # A download whose token is not there waits for it; what runs already keeps running.
         waits_for_secret = missing is None or any(r.component == common.FETCH for r, _ in missing)
         hold = frozenset({common.FETCH}) if waits_for_secret else frozenset()
-        await _attempt(
+        certified = await _attempt(
             outcome,
             "the certificate",
-            self._credentials.certificate(sandbox, own, address=inputs.address(service)),
+            self._certificates.ensure(sandbox, own, address=inputs.address(service)),
         )
+        lacks, again_certificate = certified or ((), None)
         material = await _attempt(outcome, "the keys", self._credentials.ensure(sandbox, own))
         steps = plan.Plan(pending=frozenset(facts.Stage))
         proof = judge.GatewayProof(message="the gateway's configuration is being written")
@@ -165,11 +179,16 @@ class Reconciler:
             releasing=not inputs.is_public(sandbox)
             and (not released or ("Service", sandbox.metadata.name) in own),
             gateway=proof,
-            problems=(*problems, *inputs.write_problems(outcome)),
+            problems=(
+                *problems,
+                *lacks,
+                *credentials.unusable_keys(sandbox, own),
+                *inputs.write_problems(outcome),
+            ),
             linode=linode,
             findings=await self._report.findings(sandbox, own, memory, material=material),
         )
-        waits = [await self._report.tell_status(situation, body, memory), again_linode]
+        waits = [await self._report.tell_status(situation, body, memory), again_linode, again_certificate]
         if next(references(sandbox), None) is not None:
             waits.append(RECHECK / 2 if problems else RECHECK)
         if outcome.failures or steps.waiting or not released:
@@ -263,7 +282,7 @@ class Reconciler:
             children=children,
             engine_inputs=engine.engine_inputs(sandbox),
             fetch_job=fetch.job_name(sandbox),
-            notices=inputs.unsupported(sandbox),
+            notices=inputs.notices(sandbox),
             **rest,
         )
 

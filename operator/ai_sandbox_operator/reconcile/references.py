@@ -7,15 +7,17 @@ once per `FRESH` seconds and sandbox, and only while a spec names them.
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from ai_sandbox_operator.api import kinds, v1alpha1
 from ai_sandbox_operator.api.conditions import Reason
 from ai_sandbox_operator.kube import client as kube_client
 from ai_sandbox_operator.kube import errors
+from ai_sandbox_operator.observed import seen
 
-from . import judge
+from . import judge, material
 
 FRESH = 10.0
 #: Seconds until a sandbox with references is looked at again.
@@ -46,52 +48,82 @@ def references(sandbox: v1alpha1.AISandbox) -> Iterator[Reference]:
         yield Reference("spec.chat.oidc.clientSecretRef", secret.name, secret.key, "chat")
 
 
+@dataclasses.dataclass(frozen=True)
+class _Read:
+    """What is kept of a Secret: names, never values that are secret."""
+
+    keys: frozenset[str]
+    certificate: str = ""
+    pair_problem: str | None = None
+
+
 class References:
     """Checks references, with a short memory."""
 
     def __init__(
-        self, client: kube_client.KubeClient, *, clock: Callable[[], float] = time.monotonic
+        self,
+        client: kube_client.KubeClient,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC),
     ) -> None:
         self._client = client
         self._clock = clock
-        self._known: dict[tuple[str, str], tuple[float, frozenset[str] | None]] = {}
+        self._now = now
+        self._known: dict[tuple[str, str], tuple[float, _Read | None]] = {}
 
     async def missing(self, sandbox: v1alpha1.AISandbox) -> tuple[tuple[Reference, judge.Problem], ...]:
-        """References that lead nowhere, with the words for it.
+        """References that lead nowhere or to something unusable, with the words for it.
 
         Raises:
             errors.KubeError: a Secret could not be read (absence is an answer).
         """
         found = []
         for reference in references(sandbox):
-            keys = await self._keys(sandbox.metadata.namespace, reference.secret)
-            where = f"{reference.field}: Secret {reference.secret}"
-            if keys is None:
-                found.append(
-                    (
-                        reference,
-                        judge.Problem(reason=Reason.SecretNotFound, message=f"{where} does not exist"),
-                    )
-                )
-            elif reference.key not in keys:
-                message = f"{where} has no key {reference.key}"
-                found.append((reference, judge.Problem(reason=Reason.SecretKeyMissing, message=message)))
+            secret = await self._read(sandbox.metadata.namespace, reference.secret)
+            if (problem := self._problem(sandbox, reference, secret)) is not None:
+                found.append((reference, problem))
         return tuple(found)
 
-    async def _keys(self, namespace: str, name: str) -> frozenset[str] | None:
-        at, keys = self._known.get((namespace, name), (float("-inf"), None))
+    def _problem(
+        self, sandbox: v1alpha1.AISandbox, reference: Reference, secret: _Read | None
+    ) -> judge.Problem | None:
+        where = f"{reference.field}: Secret {reference.secret}"
+        if secret is None:
+            return judge.Problem(reason=Reason.SecretNotFound, message=f"{where} does not exist")
+        if reference.key not in secret.keys:
+            message = f"{where} has no key {reference.key}"
+            return judge.Problem(reason=Reason.SecretKeyMissing, message=message)
+        if reference.key != material.CERTIFICATE or material.PRIVATE_KEY not in secret.keys:
+            return None
+        unusable = secret.pair_problem or material.leaf_problem(
+            secret.certificate, hostnames=sandbox.spec.access.hostnames, now=self._now()
+        )
+        if unusable is None:
+            return None
+        return judge.Problem(reason=Reason.CertificateUnusable, message=f"{where}: {unusable}")
+
+    async def _read(self, namespace: str, name: str) -> _Read | None:
+        at, read = self._known.get((namespace, name), (float("-inf"), None))
         if self._clock() - at < FRESH:
-            return keys
+            return read
         try:
-            secret = await self._client.get(kinds.SECRET, namespace, name)
-            keys = frozenset(key for key, value in (secret.get("data") or {}).items() if value)
+            read = _summary((await self._client.get(kinds.SECRET, namespace, name)).get("data") or {})
         except errors.NotFound:
-            keys = None
+            read = None
         self._prune()
-        self._known[namespace, name] = (self._clock(), keys)
-        return keys
+        self._known[namespace, name] = (self._clock(), read)
+        return read
 
     def _prune(self) -> None:
         stale = [key for key, (at, _) in self._known.items() if self._clock() - at >= FRESH]
         for key in stale:
             del self._known[key]
+
+
+def _summary(data: Mapping[str, str]) -> _Read:
+    keys = frozenset(key for key, value in data.items() if value)
+    if not {material.CERTIFICATE, material.PRIVATE_KEY} <= keys:
+        return _Read(keys)
+    pem, private = seen.decode(data[material.CERTIFICATE]), seen.decode(data[material.PRIVATE_KEY])
+    return _Read(keys, pem, material.pair_problem(pem, private))

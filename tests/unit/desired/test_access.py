@@ -100,7 +100,7 @@ def test_an_own_admin_secret_replaces_the_generated_one() -> None:
     ("tls", "secret"),
     [
         ({}, "demo-tls"),
-        ({"mode": "CertManager", "issuerRef": {"name": "x"}}, "demo-tls"),
+        ({"mode": "CertManager", "issuerRef": {"name": "x"}}, "demo-cert-manager"),
         ({"mode": "Secret", "secretName": "mine"}, "mine"),
         ({"mode": "Disabled"}, None),
     ],

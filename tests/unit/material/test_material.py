@@ -261,3 +261,50 @@ def test_long_names_fit_the_common_name() -> None:
     name = "a" * 63 + "." + "b" * 63 + ".example.com"
     issued = material.issue(made, names=[name], now=NOW)
     assert material.needs_renewal(issued["tls.crt"], now=NOW, wanted=[name]) is None
+
+
+# --- pairs that somebody gave -----------------------------------------------------------------------
+
+
+def pair(names: tuple[str, ...] = NAMES, now: datetime.datetime = NOW) -> dict[str, str]:
+    return material.issue(material.new_authority(sandbox="demo", now=now), names=names, now=now)
+
+
+def test_a_pair_that_belongs_together_is_usable() -> None:
+    given = pair()
+    chain = given["tls.crt"] + given["ca.crt"]
+    assert material.pair_problem(chain, given["tls.key"]) is None
+    assert material.leaf_problem(chain, hostnames=["CHAT.example.com"], now=NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("pem", "key", "problem"),
+    [
+        ("nonsense", pair()["tls.key"], "tls.crt is not a certificate"),
+        ("", pair()["tls.key"], "tls.crt is not a certificate"),
+        (pair()["tls.crt"], "nonsense", "tls.key is not a private key"),
+        (pair()["tls.crt"], pair()["tls.crt"], "tls.key is not a private key"),
+        (pair()["tls.crt"], pair()["tls.key"], "does not belong"),
+    ],
+)
+def test_a_pair_that_does_not_belong_together_is_told(pem: str, key: str, problem: str) -> None:
+    assert problem in str(material.pair_problem(pem, key))
+
+
+@pytest.mark.parametrize(
+    ("names", "hosts", "later", "problem"),
+    [
+        (("a.example.com",), ["a.example.com"], 0 * DAY, None),
+        (("*.example.com",), ["a.example.com"], 0 * DAY, None),
+        (("*.example.com",), ["a.b.example.com"], 0 * DAY, "not for a.b.example.com"),
+        (("*.example.com",), ["example.com"], 0 * DAY, "not for example.com"),
+        (("a.example.com",), ["b.example.com", "a.example.com"], 0 * DAY, "not for b.example.com of"),
+        (("a.example.com",), [], 91 * DAY, "ended on 2030-04-01"),
+        (("a.example.com",), [], -1 * DAY, "valid only from 2030-01-01"),
+    ],
+)
+def test_a_certificate_that_clients_would_refuse_is_told(
+    names: tuple[str, ...], hosts: list[str], later: datetime.timedelta, problem: str | None
+) -> None:
+    found = material.leaf_problem(pair(names)["tls.crt"], hostnames=hosts, now=NOW + later)
+    assert (found is None) if problem is None else problem in str(found)

@@ -34,6 +34,17 @@ class FakeClient(kube_client.KubeClient):
         await self._called("get", kind, name)
         return copy.deepcopy(self._held(kind, name))
 
+    async def list_all(self, kind: kinds.Kind, namespace: str | None, **_: Any) -> list[Json]:
+        await self._called("list", kind, "")
+        return [copy.deepcopy(body) for (held, _name), body in self.objects.items() if held == kind.kind]
+
+    async def replace(self, kind: kinds.Kind, manifest: Json) -> Json:
+        name = manifest["metadata"]["name"]
+        await self._called("replace", kind, name, manifest)
+        held = self._held(kind, name)
+        metadata = {**held["metadata"], **manifest["metadata"]}
+        return self._store(kind, copy.deepcopy({**held, **manifest, "metadata": metadata}))
+
     async def create(self, kind: kinds.Kind, manifest: Json) -> Json:
         name = manifest["metadata"]["name"]
         await self._called("create", kind, name, manifest)

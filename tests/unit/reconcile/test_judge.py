@@ -333,7 +333,7 @@ def test_suspended_without_protection_is_not_settled() -> None:
 
 def test_fields_that_do_nothing_are_named_although_the_sandbox_is_ready() -> None:
     found = verdicts(situation(notices=("spec.x does nothing",)))
-    assert found[C.SPEC_VALID].reason is Reason.NotSupportedYet
+    assert found[C.SPEC_VALID].reason is Reason.Valid
     assert "spec.x" in found[C.READY].message
 
 
@@ -356,7 +356,7 @@ ENDPOINTS: list[tuple[dict[str, Json], dict[str, str]]] = [
         {
             "api": "https://192.0.2.80:8000/v1",
             "chat": "https://192.0.2.80:3000",
-            "caSecretName": "demo-tls",
+            "caSecretName": "demo-ca",
         },
     ),
     (
@@ -365,7 +365,7 @@ ENDPOINTS: list[tuple[dict[str, Json], dict[str, str]]] = [
     ),
     (
         {"access": {"exposure": "NodeBalancer", "hostnames": ["ai.example.com"]}, "chat": {"enabled": False}},
-        {"api": "https://ai.example.com:8000/v1", "caSecretName": "demo-tls"},
+        {"api": "https://ai.example.com:8000/v1", "caSecretName": "demo-ca"},
     ),
 ]
 
