@@ -7,6 +7,7 @@ the sandbox when one appears.
 from __future__ import annotations
 
 import base64
+import datetime
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 import pytest_asyncio
 
 from ai_sandbox_operator.api import kinds
+from ai_sandbox_operator.reconcile import material
 from controlplane import steps
 from controlplane.steps import closed, placed, public
 from lab.cluster.lab import Lab
@@ -65,6 +67,16 @@ async def workloads(world: World, name: str) -> dict[str, tuple[str, int]]:
     }
 
 
+def pair(*, ended: bool = False) -> dict[str, str]:
+    """A certificate and its key, as a user would bring them."""
+    now = datetime.datetime.now(datetime.UTC)
+    made = now - material.LEAF_LIFETIME * 2 if ended else now
+    issued = material.issue(
+        material.new_authority(sandbox="given", now=made), names=["chat.example.com"], now=made
+    )
+    return {key: issued[key] for key in ("tls.crt", "tls.key")}
+
+
 def case(name: str, which: str) -> tuple[dict[str, Any], dict[str, str], str, str]:
     """Spec, the Secret's values, a key of it, and the field that names it."""
     secret = f"{name}-given"
@@ -74,8 +86,7 @@ def case(name: str, which: str) -> tuple[dict[str, Any], dict[str, str], str, st
             return spec, {"token": "hf_secret_value"}, "token", "spec.model.tokenSecretRef"
         case "certificate":
             spec = {"access": {"tls": {"mode": "Secret", "secretName": secret}}}
-            values = {"tls.crt": "a-certificate-in-full", "tls.key": "a-private-key-in-full"}
-            return spec, values, "tls.key", "spec.access.tls.secretName"
+            return spec, pair(), "tls.key", "spec.access.tls.secretName"
         case _:
             spec = {"chat": {"admin": {"secretName": secret}}}
             return spec, {"password": "a-given-password"}, "password", "spec.chat.admin.secretName"
@@ -141,3 +152,25 @@ async def test_a_secret_that_loses_its_key_stops_nothing_and_opens_nothing(world
 
         await world.eventually(narrowed, what="the narrowing")
     assert watchman.openings == []
+
+
+async def test_a_certificate_that_clients_would_refuse_is_told_with_the_field(
+    world: World, name: str
+) -> None:
+    good, stranger = pair(), pair()
+    wrong = {
+        "mixed": ({**good, "tls.key": stranger["tls.key"]}, [], "tls.key does not belong to tls.crt"),
+        "old": (pair(ended=True), [], "tls.crt ended on"),
+        "other": (good, ["ai.example.org"], "tls.crt is not for ai.example.org"),
+        "text": ({**good, "tls.crt": "no certificate"}, [], "tls.crt is not a certificate in PEM form"),
+    }
+    for which, (values, hostnames, _) in wrong.items():
+        await create_secret(world, f"{name}-{which}", values)
+        tls = {"mode": "Secret", "secretName": f"{name}-{which}"}
+        await world.apply(f"{name}-{which}", merged({"access": {"tls": tls, "hostnames": hostnames}}))
+    for which, (_, _, words) in wrong.items():
+        told = await world.until(f"{name}-{which}", "SpecValid", "False", reason="CertificateUnusable")
+        assert f"spec.access.tls.secretName: Secret {name}-{which}: {words}" in told["message"]
+    data = {key: base64.b64encode(value.encode()).decode() for key, value in good.items()}
+    await world.api.merge_patch(kinds.SECRET, world.namespace, f"{name}-old", {"data": data})
+    await world.until(f"{name}-old", "SpecValid", timeout=APPEARS)

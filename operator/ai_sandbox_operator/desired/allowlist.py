@@ -10,33 +10,22 @@ import functools
 import ipaddress
 from collections.abc import Iterable
 
-from ai_sandbox_operator.api import v1alpha1
+from ai_sandbox_operator.api import v1alpha1, validation
 
 from . import common
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Network = validation.Network
 
 
-def parse(cidr: str) -> Network | None:
-    """The network of an allowlist entry; None if it is not one.
+def parse(cidr: str) -> validation.Network | None:
+    """The network of an allowlist entry, read as admission reads it; None if it is not one.
 
-    Host bits are refused: whoever writes 203.0.113.4/24 may mean one host or the whole network. An
-    entry that cannot be read admits nobody and does not keep the other entries from taking effect.
-
-    An IPv4-mapped IPv6 network becomes the IPv4 network: clients that connect by IPv4 are seen with
-    an IPv4 address, and the API server refuses the mapped spelling in a NetworkPolicy.
+    An entry that cannot be read admits nobody and does not keep the other entries from taking effect.
     """
     try:
-        network = ipaddress.ip_network(cidr)
+        return validation.network(cidr)
     except ValueError:
         return None
-    if "%" in cidr:  # a zone is a matter of one machine
-        return None
-    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= 96:
-        mapped = network.network_address.ipv4_mapped
-        if mapped is not None:
-            return ipaddress.IPv4Network((mapped, network.prefixlen - 96))
-    return network
 
 
 def collapse(cidrs: Iterable[str]) -> list[Network]:

@@ -11,8 +11,7 @@ LinodeError
 ├── NotFound           404: no such object, or not visible to the token's user
 ├── Invalid            other 4xx: the request can never succeed as it is
 ├── ForeignFirewall    a firewall has our label but not our tags: never touched
-├── TooManyNetworks    the allowlist does not fit into one Cloud Firewall
-└── BadNetwork         an allowlist entry is not a network
+└── TooManyNetworks    the allowlist does not fit into one Cloud Firewall
 
 `str()` of each is fit for a condition's message: what happened and what to do, never the token (I6).
 Source of statuses and texts: Linode API description, `components/responses`.
@@ -201,16 +200,6 @@ class TooManyNetworks(LinodeError):
             f"The allowlist needs {networks} networks in {rules} firewall rules after joining neighbours; "
             f"a Cloud Firewall holds {limit_rules} rules of {limit_addresses} networks. Use fewer or larger "
             "networks, or give all of them the same targets."
-        )
-
-
-class BadNetwork(LinodeError):
-    """An allowlist entry that is not a network in CIDR notation without host bits."""
-
-    def __init__(self, cidr: str) -> None:
-        super().__init__(
-            f"The allowlist entry {cidr[:64]!r} is not a network: write it as 203.0.113.0/24 or "
-            "2001:db8::/48, without host bits; a single address ends in /32 or /128."
         )
 
 

@@ -12,19 +12,17 @@ what they admit, and what is not understood counts as open to everybody.
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
-from ai_sandbox_operator.api import v1alpha1
+from ai_sandbox_operator.api import v1alpha1, validation
 from ai_sandbox_operator.linode import admission, errors, models
 from ai_sandbox_operator.linode.admission import Network
 
 MAX_RULES = 25
 MAX_ADDRESSES = 255
 MAX_TAG = 50
-_MAPPED_PREFIX = 96
 _PORT_NAMES = {"Chat": "chat", "API": "api"}
 
 TAG_HUMAN = "ai-sandbox"
@@ -58,35 +56,13 @@ def allowed(
     by_port: dict[int, list[Network]] = {port: [] for port in ports.values()}
     for entry in allowlist:
         try:
-            network = parse_network(entry.cidr)
-        except errors.BadNetwork:
+            network = validation.network(entry.cidr)
+        except ValueError:
             continue
         for target in entry.to:
             if target in ports:
                 by_port[ports[target]].append(network)
     return {port: admission.Networks.of(networks) for port, networks in by_port.items()}
-
-
-def parse_network(cidr: str) -> Network:
-    """The network of an allowlist entry, read as the gateway and the NetworkPolicies read it.
-
-    An IPv4-mapped IPv6 network is the IPv4 network: that is how such clients are seen.
-
-    Raises:
-        BadNetwork: host bits, a zone, or no network at all.
-    """
-    try:
-        network = ipaddress.ip_network(cidr, strict=True)
-    except ValueError:
-        raise errors.BadNetwork(cidr) from None
-    if isinstance(network, ipaddress.IPv4Network):
-        return network
-    if network.network_address.scope_id is not None:
-        raise errors.BadNetwork(cidr)
-    mapped = network.network_address.ipv4_mapped
-    if mapped is not None and network.prefixlen >= _MAPPED_PREFIX:
-        return ipaddress.IPv4Network((mapped, network.prefixlen - _MAPPED_PREFIX))
-    return network
 
 
 def is_within(
