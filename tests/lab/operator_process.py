@@ -31,6 +31,7 @@ class OperatorProcess:
         token_file: pathlib.Path | None = None,
         namespaces: Sequence[str] = (),
         lease_namespace: str = "default",
+        pod_proxy: str = "",
         flags: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
     ) -> None:
@@ -56,6 +57,7 @@ class OperatorProcess:
             *("--lease-namespace", lease_namespace),
             *("--health-host", "127.0.0.1", "--health-port", "0"),
             *("--log-format", "json"),
+            *(("--pod-proxy", pod_proxy) if pod_proxy else ()),
             *scope,
             *secret,
             *flags,

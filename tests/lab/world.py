@@ -89,6 +89,7 @@ class World:
             log_path=self.folder / "operator.log",
             namespaces=() if self._clusterwide else (self.namespace,),
             lease_namespace=self.namespace,
+            pod_proxy=self.lab.pod_proxy,
             **self._operator_options,
         )
         self.proxy.kill = self.operator.kill

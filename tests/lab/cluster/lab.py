@@ -28,6 +28,7 @@ class Lab:
     Attributes:
         plane: the control plane.
         nodes: steers nodes and the behaviour of their pods.
+        pod_proxy: URL of the HTTP proxy that reaches the pods.
     """
 
     def __init__(self, *, pools: Mapping[str, int] | None = None) -> None:
@@ -35,6 +36,7 @@ class Lab:
         self._pools = dict(DEFAULT_POOLS if pools is None else pools)
         self._kubelet: subprocess.Popen[str] | None = None
         self.nodes: NodesClient
+        self.pod_proxy = ""
 
     def __enter__(self) -> Self:
         self.start()
@@ -93,7 +95,9 @@ class Lab:
         line = self._kubelet.stdout.readline()
         if not line:
             raise StartError(f"the fake nodes did not come up:\n{self.plane.log('nodes')}")
-        self.nodes = NodesClient(json.loads(line)["control"])
+        said = json.loads(line)
+        self.nodes = NodesClient(said["control"])
+        self.pod_proxy = said["podProxy"]
 
     def _wait_for_service_account(self) -> None:
         """Pods are refused until the controller manager has made the namespace's service account."""

@@ -2,8 +2,8 @@
 
     python -m lab.cluster.nodes --kubeconfig K --pool g2-gpu-rtx4000a1-m=1 --pool g6-standard-4=2
 
-Prints `{"control": "http://127.0.0.1:PORT"}` when the nodes take pods, and ends when its standard input
-closes, so that it never outlives its owner.
+Prints `{"control": "http://127.0.0.1:PORT", "podProxy": ...}` when the nodes take pods, and ends
+when its standard input closes, so that it never outlives its owner.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
         control = Control(nodes)
         url = await control.start(arguments.control_port)
         try:
-            print(json.dumps({"control": url}), flush=True)
+            print(json.dumps({"control": url, "podProxy": nodes.network.url}), flush=True)
             await _closed_stdin()
         finally:
             await control.stop()

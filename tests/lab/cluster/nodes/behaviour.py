@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 Kind = Literal["normal", "slow", "crash", "oom", "image-pull", "never-ready", "fail"]
+Status = Literal["frozen", "unreachable"]
 #: Kinds that end the container.
 ENDING = frozenset({"crash", "oom", "fail"})
 
@@ -33,6 +34,9 @@ class Behaviour:
         message: termination message, or the pull error's text; None: what is usual.
         log: the log of the container that runs or ran last; None: what is usual.
         previous_log: the log of the container before; None: as `log`.
+        status: of a gateway's status port: `frozen` says for ever what it said before, `unreachable`
+            says nothing.
+        status_seconds: time that the status port takes to answer.
     """
 
     kind: Kind = "normal"
@@ -41,10 +45,14 @@ class Behaviour:
     message: str | None = None
     log: str | None = None
     previous_log: str | None = None
+    status: Status | None = None
+    status_seconds: float | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
             raise ValueError(f"unknown kind {self.kind!r}; known are {', '.join(get_args(Kind))}")
+        if self.status is not None and self.status not in get_args(Status):
+            raise ValueError(f"unknown status {self.status!r}; known are {', '.join(get_args(Status))}")
 
     @property
     def ends(self) -> bool:

@@ -59,6 +59,10 @@ class NodesClient:
         selector = {"component": component, "namespace": namespace, "sandbox": sandbox, "prefix": prefix}
         return int(self._call("POST", "/behaviours", {**asdict(behaviour), **selector})["id"])
 
+    def sync(self, seconds: float) -> None:
+        """How old the mounted Secrets of a pod may be; a pod that is changed gets the current ones."""
+        self._call("PUT", "/sync", {"seconds": seconds})
+
     def forget(self, ident: int | None = None) -> None:
         """Remove one rule, or all."""
         self._call("DELETE", "/behaviours" if ident is None else f"/behaviours/{ident}")

@@ -28,6 +28,7 @@ class Control:
         app.router.add_post("/behaviours", self._behave)
         app.router.add_delete("/behaviours", self._clear)
         app.router.add_delete("/behaviours/{id:[0-9]+}", self._forget)
+        app.router.add_put("/sync", self._sync)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", port).start()
@@ -62,6 +63,10 @@ class Control:
 
     async def _clear(self, _: web.Request) -> web.Response:
         self._nodes.behaviours.clear()
+        return web.json_response({})
+
+    async def _sync(self, request: web.Request) -> web.Response:
+        self._nodes.network.sync_seconds = float((await request.json())["seconds"])
         return web.json_response({})
 
     async def _forget(self, request: web.Request) -> web.Response:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -72,6 +72,7 @@ class Kubelet:
 
     Attributes:
         hosts: internal address of each node that is served, by name.
+        on_gone: called with the UID of a pod that is gone.
     """
 
     def __init__(self, api: Api, behaviours: Behaviours, times: Times) -> None:
@@ -80,8 +81,10 @@ class Kubelet:
         self._times = times
         self._entries: dict[str, Entry] = {}
         self._addresses = _pod_addresses()
+        self._by_address: dict[str, str] = {}
         self._background: set[asyncio.Task[None]] = set()
         self.hosts: dict[str, str] = {}
+        self.on_gone: Callable[[str], None] = lambda _uid: None
         behaviours.on_change(self.kick_all)
 
     async def run(self) -> None:
@@ -108,6 +111,12 @@ class Kubelet:
                 return entry.pod, entry.state, self._behaviours.of(entry.pod)
         return None
 
+    def find_address(self, address: str) -> tuple[dict[str, Any], State, Behaviour] | None:
+        """The pod with an address, with its state, for the pod network."""
+        uid = self._by_address.get(address)
+        entry = self._entries.get(uid) if uid else None
+        return (entry.pod, entry.state, self._behaviours.of(entry.pod)) if entry else None
+
     def pods_of(self, node: str) -> list[dict[str, Any]]:
         """The pods of one node."""
         return [entry.pod for entry in self._entries.values() if entry.pod["spec"]["nodeName"] == node]
@@ -119,10 +128,13 @@ class Kubelet:
             if entry is not None:
                 _stop(entry)
                 del self._entries[uid]
+                self._by_address.pop(entry.pod_ip, None)
+                self.on_gone(uid)
             return
         if entry is None:
             entry = Entry(pod, lifecycle.begin(time.time()), next(self._addresses), needs.of(pod))
             self._entries[uid] = entry
+            self._by_address[entry.pod_ip] = uid
             self._kick(entry)
             return
         asked_to_end = "deletionTimestamp" in pod["metadata"] and entry.ending_at is None

@@ -18,6 +18,7 @@ from lab.cluster.nodes.behaviour import Behaviours
 from lab.cluster.nodes.kubelet import Kubelet
 from lab.cluster.nodes.lifecycle import Times
 from lab.cluster.nodes.logs import LogServer
+from lab.cluster.nodes.podnet import PodNetwork
 from lab.cluster.nodes.podstatus import timestamp
 from lab.cluster.nodes.storage import Storage
 
@@ -46,6 +47,7 @@ class FakeNodes:
 
     Attributes:
         behaviours: what the pods do; may be changed at any time.
+        network: the way to the pods.
     """
 
     def __init__(
@@ -66,12 +68,16 @@ class FakeNodes:
         self._kubelet = Kubelet(self._api, self.behaviours, times)
         self._logs = LogServer(self._kubelet.find)
         self._storage = Storage(self._api)
+        self.network = PodNetwork(self._kubelet.find_address, self._api.get_or_none)
+        self._kubelet.on_gone = self.network.forget
 
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(self._api)
             await self._logs.start()
             stack.push_async_callback(self._logs.stop)
+            await self.network.start()
+            stack.push_async_callback(self.network.stop)
             await self._storage.install()
             self._tasks = [
                 asyncio.create_task(self._kubelet.run()),
