@@ -167,7 +167,7 @@ class KubeClient:
         path = kind.path(metadata.get("namespace"), metadata["name"])
         return await self._write("update", kind, "PUT", path, manifest, query=_MANAGER)
 
-    async def delete(self, kind: kinds.Kind, namespace: str, name: str, *, uid: str) -> None:
+    async def delete(self, kind: kinds.Kind, namespace: str | None, name: str, *, uid: str) -> None:
         """Delete exactly the object with this UID, in the background; absence is success."""
         body = {
             "apiVersion": "v1",
