@@ -206,6 +206,7 @@ async def test_after_a_kill_of_the_leader_the_other_one_takes_over(
         log_path=tmp_path / "standby.log",
         namespaces=(world.namespace,),
         lease_namespace=world.namespace,
+        pod_proxy=world.lab.pod_proxy,
         flags=steps.FLAGS,
     )
     await standby.start(wait=False)

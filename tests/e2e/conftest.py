@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from lab.cluster import binaries
+from e2e.pod_relay import PodRelay
+from lab.cluster import binaries, kind
 from lab.linode import LinodeSimulatorThread
 
 STAND_IN = pathlib.Path(__file__).resolve().parents[1] / "lab" / "kind"
@@ -47,6 +48,16 @@ def cluster(kind_cluster: Any) -> Any:
     kind_cluster.kubectl("apply", "--server-side", "-f", str(crds))
     kind_cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(crds))
     return kind_cluster
+
+
+@pytest.fixture(scope="session")
+def pod_proxy(cluster: Any, on_fake_nodes: bool) -> Iterator[str]:
+    """The way to the pods, for an operator outside the cluster."""
+    if on_fake_nodes:
+        yield kind.pod_proxy(cluster.name)
+        return
+    with PodRelay(cluster.kubectl) as relay:
+        yield relay.url
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,10 @@ PRIVATE = "smallest"
 
 @pytest.fixture(scope="module")
 def operator(
-    cluster: Any, linode: LinodeSimulatorThread, tmp_path_factory: pytest.TempPathFactory
+    cluster: Any,
+    linode: LinodeSimulatorThread,
+    pod_proxy: str,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[pathlib.Path]:
     """The operator and Linode's cloud controller manager; gives the operator's log."""
     kubeconfig = str(pathlib.Path(cluster.kubeconfig_path).resolve())
@@ -38,6 +41,7 @@ def operator(
         "operator": [
             *python, "ai_sandbox_operator", "run", "--kubeconfig", kubeconfig, "--linode-url", linode.url,
             "--health-host", "127.0.0.1", "--health-port", "0", "--linode-check-interval", "5",
+            "--pod-proxy", pod_proxy,
         ],
         "ccm": [*python, "lab.linode", "ccm", "--kubeconfig", kubeconfig, "--linode-url", linode.url],
     }  # fmt: skip

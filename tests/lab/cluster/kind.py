@@ -57,6 +57,11 @@ def main(argv: Sequence[str], *, caller: int) -> int:
     return 0
 
 
+def pod_proxy(name: str) -> str:
+    """URL of the HTTP proxy that reaches the pods of a cluster."""
+    return str(_read(name)["podProxy"])
+
+
 def serve(name: str, kubeconfig: pathlib.Path, caller: int) -> None:
     """Hold the lab until the caller is gone or SIGTERM comes."""
     # Imported here: the other commands must answer without loading the lab.
@@ -66,7 +71,7 @@ def serve(name: str, kubeconfig: pathlib.Path, caller: int) -> None:
         config: dict[str, Any] = json.loads(lab.plane.kubeconfig.read_text())
         config["contexts"][0]["name"] = config["current-context"] = f"kind-{name}"
         kubeconfig.write_text(json.dumps(config))
-        _write(name, {"pid": os.getpid(), "nodes": lab.nodes.url, "ready": True})
+        _write(name, {"pid": os.getpid(), "podProxy": lab.pod_proxy, "ready": True})
         stopped = signal.sigtimedwait({signal.SIGTERM, signal.SIGINT}, 0)
         while stopped is None and _exists(caller):
             stopped = signal.sigtimedwait({signal.SIGTERM, signal.SIGINT}, 0.5)
