@@ -10,7 +10,7 @@ PY := .venv/bin/python
 export PYTHONPATH := operator:tests
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help setup lab demo test test-slow test-unit test-controlplane test-gateway test-e2e lint format generate lock bench clean
+.PHONY: help setup lab demo test test-slow test-unit test-networkpolicy test-controlplane test-gateway test-e2e lint format generate lock bench bench-gateway clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 22
@@ -34,8 +34,8 @@ lab: .venv/ready ## build the real control plane once (about 8 minutes on two co
 demo: lab ## the whole story on a real API server, narrated; KEEP=1 leaves it running
 	@$(PY) -m lab.demo $(if $(KEEP),--keep)
 
-test: lab ## unit, gateway, controlplane and e2e tests
-	@$(PY) -m pytest -m "not slow" -n 2 tests/unit tests/gateway
+test: lab ## unit, gateway, networkpolicy, controlplane and e2e tests
+	@$(PY) -m pytest -m "not slow" -n 2 tests/unit tests/gateway tests/networkpolicy
 	@$(PY) -m pytest -m "not slow" tests/controlplane tests/e2e
 
 test-slow: lab ## the complete sweeps: every kill point, longer silences (half an hour)
@@ -43,6 +43,9 @@ test-slow: lab ## the complete sweeps: every kill point, longer silences (half a
 
 test-unit: .venv/ready ## pure code, no server
 	@$(PY) -m pytest tests/unit
+
+test-networkpolicy: .venv/ready ## who may talk to whom, judged by an independent reader of the policies
+	@$(PY) -m pytest -m "not slow" -n 2 tests/networkpolicy
 
 test-gateway: .venv/ready ## the rendered configuration in the real Envoy
 	@$(PY) -m pytest tests/gateway
@@ -70,9 +73,13 @@ generate: .venv/ready ## CRD and API reference from the models
 lock: | $(UV) ## resolve and pin all Python packages anew
 	@$(UV) pip compile -q pyproject.toml --universal --generate-hashes --no-header -o requirements.lock
 	@$(UV) pip compile -q pyproject.toml --group dev --universal --generate-hashes --no-header -o requirements-dev.lock
+	@cd tests/networkpolicy && $(UV) pip compile -q requirements-nca.in --universal --python-version 3.11 --generate-hashes --no-header -o requirements-nca.lock
 
 bench: lab ## figures: latency, throughput, requests, memory, restart; writes bench-results.json
 	@$(PY) -m bench --out bench-results.json
 
+bench-gateway: .venv/ready ## what the gateway costs: latency, throughput, streams, memory; writes bench-gateway-results.json
+	@$(PY) -m bench.gateway --out bench-gateway-results.json
+
 clean: ## remove what was made in the checkout
-	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build bench-results.json
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build bench-results.json bench-gateway-results.json

@@ -45,7 +45,10 @@ _FORWARDING = ["forwarded", "x-forwarded-host", "x-forwarded-port", "x-forwarded
 _IDLE, _SOCKET_IDLE = "900s", "3600s"
 #: Admission is judged when a WebSocket opens. After this time it must be opened, and judged, again.
 SOCKET_DURATION = "3600s"
-#: Paths of the chat for its probes and its developers.
+#: Escaped control characters have no place in a path of the chat, and its router takes a line feed at
+#: the end for the end, so that a hidden path followed by one would not be hidden.
+_CONTROL = "(?i).*%([01][0-9a-f]|7f).*"
+#: Paths of the chat for its probes and its developers, with all below them.
 _CHAT_HIDDEN = ("/health", "/ready", "/metrics", "/docs", "/redoc", "/openapi.json")
 
 
@@ -256,6 +259,7 @@ def _chat_routes() -> list[Json]:
         ],
     }
     return [
+        _not_found("control", {"safe_regex": {"regex": _CONTROL}}),
         {
             "name": "socket",
             "match": {"path_separated_prefix": "/ws/socket.io"},
@@ -268,7 +272,7 @@ def _chat_routes() -> list[Json]:
             },
             **shared,
         },
-        *(_not_found("hidden", {"path": path}) for path in _CHAT_HIDDEN),
+        *(_not_found("hidden", {"path_separated_prefix": path}) for path in _CHAT_HIDDEN),
         {
             "name": "chat",
             "match": {"prefix": "/"},

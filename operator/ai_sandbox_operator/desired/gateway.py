@@ -170,6 +170,8 @@ def _container(facts: Facts, *, encrypted: bool) -> Manifest:
             "--drain-time-s",
             str(_GRACE_SECONDS - 60),
             "--disable-hot-restart",
+            # A field that this Envoy does not know is refused: what was served stays, and is told as such.
+            "--reject-unknown-dynamic-fields",
             # The access log is seen within a second, not within ten.
             "--file-flush-interval-msec",
             "1000",
