@@ -41,6 +41,11 @@ async def _everything_but_secrets(world: World) -> dict[str, str]:
     secrets = await world.api.list_all(kinds.SECRET, world.namespace)
     found["metadata of Secrets"] = json.dumps([s["metadata"] for s in secrets])
     found["log"] = world.operator.log()
+    process = pathlib.Path(f"/proc/{world.operator.pid}")
+    found["arguments"] = process.joinpath("cmdline").read_text()
+    # The token may come by the environment; nothing that the operator makes may be there.
+    variables = process.joinpath("environ").read_text().split("\0")
+    found["environment"] = "\0".join(v for v in variables if not v.startswith("LINODE_TOKEN="))
     ports = re.findall(r'"port": (\d+)', world.operator.log())
     async with (
         aiohttp.ClientSession() as session,
