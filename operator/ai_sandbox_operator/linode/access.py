@@ -17,10 +17,18 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from collections.abc import Awaitable, Callable
 
 from ai_sandbox_operator.linode import client as api
 from ai_sandbox_operator.linode import errors, firewall, models, ownership
 from ai_sandbox_operator.linode.ownership import Owner
+
+#: Whether what is about to be written is still wanted.
+Confirm = Callable[[], Awaitable[bool]]
+
+
+async def _always() -> bool:
+    return True
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,19 +77,32 @@ def repairs(wanted: models.FirewallRules, live: models.Firewall, owner: Owner) -
 
 
 async def ensure_firewall(
-    client: api.LinodeClient, *, wanted: models.FirewallRules, owner: Owner, known_id: int | None
+    client: api.LinodeClient,
+    *,
+    wanted: models.FirewallRules,
+    owner: Owner,
+    known_id: int | None,
+    confirm: Confirm = _always,
 ) -> FirewallState:
     """The sandbox's firewall with the wanted rules; created or repaired if need be.
 
+    Rules are written only after `confirm`, asked right before: looking may have taken long, and an
+    allowlist that was taken back meanwhile must not be written (I1).
+
     Raises:
+        Superseded: `confirm` said no; nothing was written.
         ForeignFirewall: the label is taken by a firewall that is not ours.
         LinodeError: a call failed; what was done stays, and the next pass goes on from there.
     """
     live = await _known(client, owner=owner, known_id=known_id) or await _look_up(client, owner)
     created = False
     if live is None:
+        if not await confirm():
+            raise errors.Superseded
         live, created = await _create(client, wanted=wanted, owner=owner)
     todo = repairs(wanted, live, owner)
+    if todo.rules and not created and not await confirm():
+        raise errors.Superseded
     live = await _repair(client, live=live, wanted=wanted, todo=todo)
     # What nothing was written to was compared a moment ago; a thousand networks take their time.
     holds = not (todo.rules or todo.status) or not firewall.differs(wanted, live)

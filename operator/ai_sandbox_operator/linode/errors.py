@@ -10,6 +10,7 @@ LinodeError
 ├── Forbidden          403: the token lacks a scope, or its user a grant
 ├── NotFound           404: no such object, or not visible to the token's user
 ├── Invalid            other 4xx: the request can never succeed as it is
+├── Superseded         what was to be written is no longer wanted
 ├── ForeignFirewall    a firewall has our label but not our tags: never touched
 └── TooManyNetworks    the allowlist does not fit into one Cloud Firewall
 
@@ -169,6 +170,13 @@ class Invalid(LinodeError):
     def says(self, text: str) -> bool:
         """Whether a reason holds the text, whatever the case."""
         return any(text.lower() in reason.text.lower() for reason in self.reasons)
+
+
+class Superseded(LinodeError):
+    """The sandbox's spec changed before a write; its new one says what is wanted."""
+
+    def __init__(self) -> None:
+        super().__init__("The sandbox changed meanwhile; its new spec is acted on next.")
 
 
 class ForeignFirewall(LinodeError):

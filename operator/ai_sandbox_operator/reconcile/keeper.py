@@ -90,8 +90,6 @@ class _Entry:
     result: Result | None = None
     reached: Goal | None = None
     """The goal that `result` is about, whether it was a success or not."""
-    confirmed: Goal | None = None
-    """The goal that was reached last, so that repairing it needs no confirmation."""
     checked_at: float = float("-inf")
     retry_at: float = float("-inf")
     failures: int = 0
@@ -178,17 +176,20 @@ class Keeper:
             while True:
                 goal = entry.goal
                 try:
-                    if not await self._confirmed(key, entry, goal):
-                        entry.retry_at = self._clock() + FIRST_RETRY
-                        break
                     self._guard()
                     result = await self._act(key, goal, entry)
+                except errors.Superseded:
+                    if entry.goal != goal:
+                        continue
+                    log.info("the sandbox changed meanwhile; waiting for its new spec", extra={"key": key})
+                    entry.retry_at = self._clock() + FIRST_RETRY
+                    break
                 except Exception as error:
                     self._fail(key, entry, goal, error)
                     break
                 entry.failures, entry.retry_at = 0, float("-inf")
                 entry.checked_at = self._clock()
-                entry.result, entry.reached, entry.confirmed = result, goal, goal
+                entry.result, entry.reached = result, goal
                 pending = isinstance(goal, Release) and not result.released
                 unattached = _has_address(goal) and not result.view.attached
                 if pending or unattached:
@@ -199,18 +200,13 @@ class Keeper:
                     break
         self._add(key)
 
-    async def _confirmed(self, key: Key, entry: _Entry, goal: Goal) -> bool:
-        """Whether the goal may be acted on: it was reached before, or a live read says that it still stands."""
-        if entry.confirmed == goal and isinstance(goal, Protect):
-            return True
+    async def _stands(self, key: Key, entry: _Entry, goal: Goal) -> bool:
+        """Whether the goal may be acted on, by a live read."""
         try:
-            stands = await entry.confirm()
+            return entry.goal == goal and await entry.confirm()
         except kube_errors.KubeError as error:
             log.warning("the sandbox could not be read", extra={"key": key, "error": str(error)})
             return False
-        if not stands:
-            log.info("the sandbox changed meanwhile; waiting for its new spec", extra={"key": key})
-        return stands
 
     def _fail(self, key: Key, entry: _Entry, goal: Goal, error: Exception) -> None:
         entry.failures += 1
@@ -236,6 +232,8 @@ class Keeper:
 
     async def _act(self, key: Key, goal: Goal, entry: _Entry) -> Result:
         if isinstance(goal, Release):
+            if not await self._stands(key, entry, goal):
+                raise errors.Superseded
             return await self._release(goal, entry)
         before = entry.result.view if entry.result else judge.LinodeView()
         state = await access.ensure_firewall(
@@ -243,6 +241,7 @@ class Keeper:
             wanted=goal.rules,
             owner=goal.owner,
             known_id=before.firewall_id or entry.known.firewall_id,
+            confirm=lambda: self._stands(key, entry, goal),
         )
         if state.repaired:
             self._repaired(key, state.repaired)
