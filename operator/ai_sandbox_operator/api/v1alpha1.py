@@ -413,15 +413,15 @@ class OIDCRoles(Model):
         default="roles", min_length=1, max_length=128, description="Claim of the token that holds the roles."
     )
     allowed: list[ClaimValue] = pydantic.Field(
-        default_factory=list,
+        min_length=1,
         max_length=16,
         description="Values that may log in.",
         json_schema_extra=rules.unique(),
     )
     admin: list[ClaimValue] = pydantic.Field(
-        default_factory=list,
+        min_length=1,
         max_length=16,
-        description="Values that become administrators.",
+        description="Values that become administrators. Required: left out, Open WebUI takes the value admin.",
         json_schema_extra=rules.unique(),
     )
 

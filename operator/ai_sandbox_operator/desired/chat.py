@@ -146,7 +146,10 @@ def _oidc(oidc: v1alpha1.OIDCSpec, origin: str) -> dict[str, str]:
         "OPENID_REDIRECT_URI": f"{origin}/oauth/oidc/callback",
         "OAUTH_ALLOWED_DOMAINS": ",".join(oidc.allowed_domains),
     }
-    if oidc.roles is not None:
+    if oidc.roles is None:
+        # Whom the provider and the allowed domains let in is a user; nobody could lift a pending one.
+        settings["DEFAULT_USER_ROLE"] = "user"
+    else:
         settings |= {
             "ENABLE_OAUTH_ROLE_MANAGEMENT": "true",
             "OAUTH_ROLES_CLAIM": oidc.roles.claim,

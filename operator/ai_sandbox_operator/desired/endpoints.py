@@ -21,8 +21,7 @@ def scheme(sandbox: v1alpha1.AISandbox) -> str:
 def hosts(sandbox: v1alpha1.AISandbox, facts: Facts) -> list[str]:
     """Every name under which the gateway is reached, the preferred one first."""
     found = list(sandbox.spec.access.hostnames)
-    if facts.address:
-        found.append(f"[{facts.address}]" if ":" in facts.address else facts.address)
+    found += [f"[{name}]" if ":" in name else name for name in facts.public_names]
     internal = f"{internal_name(sandbox)}.{sandbox.metadata.namespace}.svc"
     return [*dict.fromkeys([*found, internal])]
 

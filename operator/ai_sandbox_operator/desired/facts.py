@@ -54,8 +54,8 @@ class Facts:
     """Tags that mark a Linode object as belonging to this cluster and this sandbox."""
     firewall_id: int | None = None
     """The Cloud Firewall that is known to exist with rules inside the allowlist. None: expose nothing."""
-    address: str | None = None
-    """Public address of the NodeBalancer, once there is one."""
+    public_names: tuple[str, ...] = ()
+    """Addresses and names of the NodeBalancer, addresses first, once there is one."""
     model_cached: bool = False
     """True once the fetch Job has succeeded: only then does the engine get a replica."""
     engine_running: bool = False

@@ -122,6 +122,7 @@ def _service(body: Mapping[str, Json]) -> Mapping[str, Any]:
         "type": (body.get("spec") or {}).get("type", ""),
         "address": next((i["ip"] for i in ingress if i.get("ip")), ""),
         "hostname": next((i["hostname"] for i in ingress if i.get("hostname")), ""),
+        "names": tuple(dict.fromkeys(i[key] for key in ("ip", "hostname") for i in ingress if i.get(key))),
         "firewall_id": annotations.get(names.ANNOTATION_FIREWALL_ID, ""),
         "firewall_acl": names.ANNOTATION_FIREWALL_ACL in annotations,
         "created": body["metadata"].get("creationTimestamp", ""),

@@ -7,7 +7,7 @@ unless the spec says so. A certificate that is renewed is read again by the runn
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ai_sandbox_operator.api import kinds, names, v1alpha1
@@ -43,7 +43,7 @@ class Certificates:
         self._asked: dict[str, set[str]] = {}
 
     async def ensure(
-        self, sandbox: v1alpha1.AISandbox, children: Children, *, address: str
+        self, sandbox: v1alpha1.AISandbox, children: Children, *, public_names: Sequence[str]
     ) -> tuple[tuple[judge.Problem, ...], float | None]:
         """Bring the certificate about; what is in the way, and the seconds until it is looked at again.
 
@@ -55,7 +55,7 @@ class Certificates:
             sandbox=sandbox.metadata.name,
             namespace=sandbox.metadata.namespace,
             hostnames=sandbox.spec.access.hostnames,
-            addresses=[address] if address else [],
+            public_names=public_names,
         )
         mode = sandbox.spec.access.tls.mode
         if mode == "CertManager":

@@ -41,12 +41,13 @@ class Goal:
 
     Attributes:
         routes: the route configurations that must be served.
-        deployment: version of the gateway's Deployment: it changes whenever a pod comes or goes.
+        versions: of the gateway's Deployment, which changes whenever a pod comes or goes, and of its
+            Secret, which changes whenever somebody else's content was put right.
     """
 
     revision: str
     routes: tuple[str, ...]
-    deployment: str
+    versions: tuple[str, str]
 
 
 @dataclasses.dataclass
@@ -70,19 +71,23 @@ class Gateways:
         self._entries: dict[str, _Entry] = {}
 
     def prove(
-        self, sandbox: v1alpha1.AISandbox, revision: str, deployment: seen.Seen | None
+        self,
+        sandbox: v1alpha1.AISandbox,
+        revision: str,
+        deployment: seen.Seen | None,
+        configuration: seen.Seen | None,
     ) -> judge.GatewayProof:
         """What is known now; another pass is asked for when that changes.
 
         A proof of the same revision stands while it is looked whether new pods serve it too.
         """
-        if deployment is None or not deployment.facts["ready"]:
+        if deployment is None or configuration is None or not deployment.facts["ready"]:
             self.forget(sandbox.metadata.uid)
             return judge.GatewayProof(message="no gateway pod is ready yet")
         goal = Goal(
             revision=revision,
             routes=tuple(entry.name for entry in envoy_routes.entries(sandbox)),
-            deployment=deployment.resource_version,
+            versions=(deployment.resource_version, configuration.resource_version),
         )
         entry = self._entries.get(sandbox.metadata.uid)
         if entry is None:

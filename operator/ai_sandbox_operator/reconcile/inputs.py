@@ -54,9 +54,9 @@ def external_service(sandbox: v1alpha1.AISandbox, children: Children) -> seen.Se
     return children.get(("Service", sandbox.metadata.name))
 
 
-def address(service: seen.Seen | None) -> str:
-    """Public address; empty while there is none."""
-    return str(service.facts["address"]) if service else ""
+def public_names(service: seen.Seen | None) -> tuple[str, ...]:
+    """Addresses and names of the NodeBalancer; none while there is none."""
+    return tuple(service.facts["names"]) if service else ()
 
 
 def model_cached(sandbox: v1alpha1.AISandbox, children: Children) -> bool:
@@ -86,7 +86,7 @@ def rendering_facts(
         pod_ranges=options.pod_ranges,
         linode_tags=Owner(cluster_id=options.cluster_id, uid=sandbox.metadata.uid).tags,
         firewall_id=linode.firewall_id or held,
-        address=address(service) or None,
+        public_names=public_names(service),
         model_cached=model_cached(sandbox, children),
         engine_running=bool(engine and engine.facts["replicas"]),
         operator_namespace=options.operator_namespace,
@@ -150,9 +150,10 @@ def touches_gateway_configuration(steps: Collection[plan.Step], name: str) -> bo
     )
 
 
-def gateway_deployment(sandbox: v1alpha1.AISandbox, children: Children) -> seen.Seen | None:
-    """The Deployment of the gateway."""
-    return children.get(("Deployment", f"{sandbox.metadata.name}-gateway"))
+def gateway(sandbox: v1alpha1.AISandbox, children: Children) -> tuple[seen.Seen | None, seen.Seen | None]:
+    """The gateway's Deployment, and the Secret with its configuration."""
+    name = f"{sandbox.metadata.name}-gateway"
+    return children.get(("Deployment", name)), children.get(("Secret", name))
 
 
 def access_revision(desired: Collection[facts.Child]) -> str:

@@ -88,18 +88,18 @@ def subject_names(
     sandbox: str,
     namespace: str,
     hostnames: Iterable[str] = (),
-    addresses: Iterable[str] = (),
+    public_names: Iterable[str] = (),
     cluster_domain: str = "cluster.local",
 ) -> tuple[str, ...]:
     """Names and addresses of the certificate, sorted, without repetition.
 
-    The spec's host names, the public addresses, and both Services as pods may write them. Never
+    The spec's host names, the NodeBalancer's addresses and name, and both Services as pods may write them. Never
     localhost: a certificate for it would be good on every machine that trusts the authority.
     """
     services = [sandbox, f"{sandbox}-internal"]
     suffixes = ["", f".{namespace}", f".{namespace}.svc", f".{namespace}.svc.{cluster_domain}"]
     names = {service + suffix for service in services for suffix in suffixes}
-    return tuple(sorted(names | {_normal(name) for name in (*hostnames, *addresses) if name}))
+    return tuple(sorted(names | {_normal(name) for name in (*hostnames, *public_names) if name}))
 
 
 def new_authority(*, sandbox: str, now: datetime.datetime) -> dict[str, str]:

@@ -141,7 +141,7 @@ class Reconciler:
         certified = await _attempt(
             outcome,
             "the certificate",
-            self._certificates.ensure(sandbox, own, address=inputs.address(service)),
+            self._certificates.ensure(sandbox, own, public_names=inputs.public_names(service)),
         )
         lacks, again_certificate = certified or ((), None)
         material = await _attempt(outcome, "the keys", self._credentials.ensure(sandbox, own))
@@ -167,8 +167,8 @@ class Reconciler:
                 steps = plan.plan(desired, children, context)
 
             if not inputs.touches_gateway_configuration(steps.steps, sandbox.metadata.name):
-                deployment = inputs.gateway_deployment(sandbox, inputs.own(children, uid))
-                proof = self._gateways.prove(sandbox, inputs.access_revision(desired), deployment)
+                parts = inputs.gateway(sandbox, inputs.own(children, uid))
+                proof = self._gateways.prove(sandbox, inputs.access_revision(desired), *parts)
 
         # Tell.
         own = inputs.own(children, uid)

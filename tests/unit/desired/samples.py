@@ -28,7 +28,7 @@ FACTS = facts.Facts(release=facts.Release(), material=MATERIAL, model_cached=Tru
 EXPOSED = dataclasses.replace(
     FACTS,
     firewall_id=123456,
-    address="192.0.2.80",
+    public_names=("192.0.2.80", "192-0-2-80.ip.linodeusercontent.com"),
     linode_tags=("ai-sandbox", "lke7"),
     operator_namespace="ai-sandbox-system",
 )
@@ -215,7 +215,7 @@ known = st.builds(
     release=st.just(facts.Release()),
     material=st.just(MATERIAL),
     firewall_id=st.none() | st.integers(1, 10**6),
-    address=st.sampled_from([None, "192.0.2.80", "2001:db8::80"]),
+    public_names=st.sampled_from([(), ("192.0.2.80",), ("2001:db8::80", "nb.example.com")]),
     model_cached=st.booleans(),
     engine_running=st.booleans(),
     linode_tags=st.sampled_from([(), ("a", "b")]),

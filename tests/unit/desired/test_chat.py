@@ -44,7 +44,7 @@ def test_origin_of_the_chat(
     changes: Spec, address: str | None, url: str, cors: str | None, secure: str
 ) -> None:
     sandbox = samples.sandbox({"access": changes})
-    known = dataclasses.replace(samples.FACTS, address=address)
+    known = dataclasses.replace(samples.FACTS, public_names=(address,) if address else ())
     settings = chat.environment(sandbox, known)
     assert settings["WEBUI_URL"] == url
     assert settings["CORS_ALLOW_ORIGIN"] == (cors or url)

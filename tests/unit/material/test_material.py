@@ -24,7 +24,7 @@ NAMES = material.subject_names(
     sandbox="demo",
     namespace="team",
     hostnames=["chat.example.com"],
-    addresses=["198.51.100.7", "2001:DB8::7"],
+    public_names=["198.51.100.7", "2001:DB8::7"],
 )
 
 

@@ -45,13 +45,13 @@ class Cluster:
         return errors.NotFound("404 page not found", status=404) if missing else None
 
     async def ensure(
-        self, spec: dict[str, Any], *, address: str = ""
+        self, spec: dict[str, Any], *, public_names: tuple[str, ...] = ()
     ) -> tuple[tuple[judge.Problem, ...], float | None]:
         self.client.calls.clear()
         children = {
             key: seen.observe(key[0], body) for key, body in self.client.objects.items() if key[0] == "Secret"
         }
-        return await self.subject.ensure(samples.sandbox(spec), children, address=address)
+        return await self.subject.ensure(samples.sandbox(spec), children, public_names=public_names)
 
     @property
     def calls(self) -> list[str]:
@@ -101,10 +101,10 @@ async def test_it_is_renewed_in_time_by_the_same_authority() -> None:
 async def test_a_new_address_or_host_is_put_into_the_certificate() -> None:
     cluster = Cluster()
     await cluster.ensure({})
-    await cluster.ensure({"access": {"hostnames": [HOST]}}, address="192.0.2.80")
+    await cluster.ensure({"access": {"hostnames": [HOST]}}, public_names=("192.0.2.80", "nb.example.com"))
     assert cluster.calls == ["replace Secret demo-tls"]
     pem = cluster.secret("demo-tls")["tls.crt"]
-    assert material.leaf_problem(pem, hostnames=[HOST, "192.0.2.80"], now=NOW) is None
+    assert material.leaf_problem(pem, hostnames=[HOST, "192.0.2.80", "nb.example.com"], now=NOW) is None
 
 
 async def test_what_somebody_puts_into_the_public_secret_is_put_right() -> None:
@@ -120,7 +120,7 @@ async def test_what_somebody_puts_into_the_public_secret_is_put_right() -> None:
 
 async def test_cert_manager_is_asked_for_the_hosts_of_the_spec_alone() -> None:
     cluster = Cluster()
-    problems, again = await cluster.ensure(MANAGED, address="192.0.2.80")
+    problems, again = await cluster.ensure(MANAGED, public_names=("192.0.2.80", "nb.example.com"))
     assert again == certificates.PENDING
     assert [problem.reason for problem in problems] == [Reason.CertificatePending]
     spec = cluster.client.objects["Certificate", "demo-gateway"]["spec"]
@@ -138,7 +138,7 @@ async def test_cert_manager_is_asked_for_the_hosts_of_the_spec_alone() -> None:
 
 async def test_without_hosts_it_is_asked_for_every_name_of_the_gateway() -> None:
     cluster = Cluster()
-    await cluster.ensure({"access": {"tls": MANAGED["access"]["tls"]}}, address="192.0.2.80")
+    await cluster.ensure({"access": {"tls": MANAGED["access"]["tls"]}}, public_names=("192.0.2.80", "nb.example.com"))
     spec = cluster.client.objects["Certificate", "demo-gateway"]["spec"]
     assert spec["ipAddresses"] == ["192.0.2.80"]
     assert f"demo-internal.{samples.sandbox({}).metadata.namespace}.svc" in spec["dnsNames"]

@@ -33,6 +33,7 @@ class World:
         self.serves: dict[str, str | Exception] = {POD[1]: "r-1", OTHER[1]: "r-1"}
         self.asked: list[str] = []
         self.lists = 0
+        self.secret = "1"
         self.patched: list[tuple[str, str]] = []
         self.passes = 0
         self.refusal: errors.KubeError | None = None
@@ -73,7 +74,7 @@ class World:
         )
 
     def prove(self, revision: str = "r-1", version: str = "1", ready: int = 2) -> judge.GatewayProof:
-        return self.gateways.prove(SANDBOX, revision, deployment(version, ready))
+        return self.gateways.prove(SANDBOX, revision, deployment(version, ready), secret(self.secret))
 
     async def until(self, condition: Callable[[judge.GatewayProof], bool], **goal: Any) -> judge.GatewayProof:
         for _ in range(2000):
@@ -102,6 +103,11 @@ def deployment(version: str, ready: int) -> seen.Seen:
         "status": {"readyReplicas": ready},
     }
     return seen.observe("Deployment", body)
+
+
+def secret(version: str) -> seen.Seen:
+    metadata = {"name": "demo-gateway", "namespace": "team-a", "uid": "s", "resourceVersion": version}
+    return seen.observe("Secret", {"metadata": metadata})
 
 
 def proven(proof: judge.GatewayProof) -> bool:
@@ -169,6 +175,14 @@ async def test_a_new_pod_is_asked_and_the_proof_stands_until_it_contradicts(worl
     await world.gateways.close()
 
 
+async def test_after_somebody_elses_content_was_put_right_the_pods_are_asked_again(world: World) -> None:
+    await world.until(proven)
+    world.serves[POD[1]] = "somebody-elses"
+    world.secret = "3"
+    await world.until(lambda proof: not proof.proven)
+    await world.gateways.close()
+
+
 async def test_pods_that_leave_or_start_are_not_asked(world: World) -> None:
     world.pods[0]["metadata"]["deletionTimestamp"] = "now"
     world.pods.append(pod("demo-gateway-3", "10.2.0.3", ready="False"))
@@ -206,7 +220,7 @@ async def test_what_is_forgotten_ends(world: World) -> None:
 async def test_an_exposed_sandbox_needs_the_outer_routes_too(world: World) -> None:
     public = samples.sandbox({"access": {"exposure": "NodeBalancer"}})
     for _ in range(20):
-        found = world.gateways.prove(public, "r-1", deployment("1", 2))
+        found = world.gateways.prove(public, "r-1", deployment("1", 2), secret("1"))
         await asyncio.sleep(0.005)
     assert not found.proven
     await world.gateways.close()
