@@ -211,7 +211,11 @@ async def test_why_the_engine_does_not_run_is_told_in_seconds_and_recovery_too(
     told = await world.until(name, "EngineReady", "False", reason=reason, timeout=15)
     assert words in told["message"]
     await world.until(name, "Ready", "False", reason=reason)
-    assert reason in {e["reason"] for e in await events(world, name) if e["type"] == "Warning"}
+
+    async def announced() -> bool:
+        return reason in {e["reason"] for e in await events(world, name) if e["type"] == "Warning"}
+
+    await world.eventually(announced, what="the Warning event")
     world.lab.nodes.forget()
     await world.until(name, "Ready", timeout=30)
 

@@ -15,7 +15,7 @@ from ai_sandbox_operator.api import names
 from lab.world import World
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_ADDRESS = re.compile(r"198\.51\.100\.\d+")
+_ADDRESS = re.compile(r"198[.-]51[.-]100[.-]\d+")
 #: Given by a server, or a fingerprint of something random.
 _CHOSEN = frozenset(
     {
@@ -27,6 +27,7 @@ _CHOSEN = frozenset(
         "sandbox.linode.com/secret-hash",
         "deployment.kubernetes.io/revision",
         names.ANNOTATION_FIREWALL_ID,
+        names.ANNOTATION_ACCESS_REVISION,
     }
 )
 #: Annotations of the volume controller, which come with the binding.

@@ -183,50 +183,24 @@ def _spec_valid(situation: Situation) -> Verdict:
 
 def _network_protected(situation: Situation) -> Verdict:
     type_ = ConditionType.NETWORK_PROTECTED
-    linode = situation.linode
+    gateway = situation.gateway
     if Stage.POLICY in situation.pending:
         return _verdict(type_, "False", Reason.ProtectionPending)
     if not situation.public and situation.releasing:
         return _verdict(
             type_, "False", Reason.ProtectionPending, "the earlier NodeBalancer is not yet known to be gone"
         )
-    gateway = situation.gateway
+    outside = _protected_outside(situation) if situation.public else None
+    if outside is not None:
+        return outside
     if gateway.unseen and (held := _held(situation, type_)) is not None:
         return held
-    if not situation.public:
-        if not gateway.proven:
-            return _verdict(type_, "False", gateway.reason, gateway.message)
-        return _verdict(
-            type_,
-            "True",
-            Reason.Protected,
-            "NetworkPolicies and gateway hold the allowlist; nothing is public.",
-        )
-    if linode.problem is not None:
-        return _verdict(type_, "False", linode.problem.reason, linode.problem.message)
-    if linode.unseen and (held := _held(situation, type_)) is not None:
-        return held
-    if not linode.current:
-        return _verdict(
-            type_, "False", Reason.ProtectionPending, "the Cloud Firewall is being brought up to date"
-        )
-    service = situation.children.get(("Service", situation.name))
-    if service is None or not (service.facts["address"] or service.facts["hostname"]):
-        # The proof is the firewall on the NodeBalancer, read from Linode; without one there is none.
-        return _verdict(
-            type_,
-            "False",
-            Reason.ProtectionPending,
-            f"Cloud Firewall {linode.firewall_id} holds the allowlist and waits for the NodeBalancer",
-        )
-    if not linode.attached:
-        # Seen bare is the keeper's problem NotAttached; not looked at yet is no cause for alarm.
-        return _verdict(
-            type_, "False", Reason.ProtectionPending, "the NodeBalancer is being looked up at Linode"
-        )
     if not gateway.proven:
         return _verdict(type_, "False", gateway.reason, gateway.message)
-    count = len(situation.sandbox.spec.access.allowlist)
+    if not situation.public:
+        text = "NetworkPolicies and gateway hold the allowlist; nothing is public."
+        return _verdict(type_, "True", Reason.Protected, text)
+    count, linode = len(situation.sandbox.spec.access.allowlist), situation.linode
     return _verdict(
         type_,
         "True",
@@ -236,14 +210,35 @@ def _network_protected(situation: Situation) -> Verdict:
     )
 
 
+def _protected_outside(situation: Situation) -> Verdict | None:
+    """What is missing at Linode; None once the firewall was observed on the NodeBalancer."""
+    type_, linode, text = ConditionType.NETWORK_PROTECTED, situation.linode, ""
+    service = situation.children.get(("Service", situation.name))
+    if linode.problem is not None:
+        return _verdict(type_, "False", linode.problem.reason, linode.problem.message)
+    if linode.unseen and (held := _held(situation, type_)) is not None:
+        return held
+    if not linode.current:
+        text = "the Cloud Firewall is being brought up to date"
+    elif service is None or not (service.facts["address"] or service.facts["hostname"]):
+        # The proof is the firewall on the NodeBalancer, read from Linode; without one there is none.
+        text = f"Cloud Firewall {linode.firewall_id} holds the allowlist and waits for the NodeBalancer"
+    elif not linode.attached:
+        # Seen bare is the keeper's problem NotAttached; not looked at yet is no cause for alarm.
+        text = "the NodeBalancer is being looked up at Linode"
+    return _verdict(type_, "False", Reason.ProtectionPending, text) if text else None
+
+
 def _held(situation: Situation, type_: ConditionType) -> Verdict | None:
-    """What was observed to be True for this very generation, so that a restart says nothing new (I4)."""
+    """What was told of this very generation stands until it was looked again: a restart says nothing new (I4)."""
     for condition in situation.sandbox.status.conditions:
         current = condition.observed_generation == situation.sandbox.metadata.generation
-        known = condition.reason in Reason.__members__
-        if condition.type == type_ and condition.status == "True" and current and known:
+        if condition.type == type_ and current and condition.reason in Reason.__members__:
             return Verdict(
-                type=type_, status="True", reason=Reason[condition.reason], message=condition.message
+                type=type_,
+                status=condition.status,
+                reason=Reason[condition.reason],
+                message=condition.message,
             )
     return None
 
