@@ -38,9 +38,14 @@ class ControlPlane:
     Args:
         controllers: start the controller manager.
         scheduler: start the scheduler.
+        crds: folder of CustomResourceDefinitions that are there before the controllers are: the garbage
+            collector learns of later ones within half a minute, and until then deletes no child of theirs.
     """
 
-    def __init__(self, *, controllers: bool = True, scheduler: bool = True) -> None:
+    def __init__(
+        self, *, controllers: bool = True, scheduler: bool = True, crds: pathlib.Path | None = None
+    ) -> None:
+        self._crds = crds
         self._controllers = controllers
         self._scheduler = scheduler
         self._keeper: subprocess.Popen[str] | None = None
@@ -86,6 +91,9 @@ class ControlPlane:
         self._run("etcd", *_etcd_flags(self.folder, etcd, peer_port))
         self._run("kube-apiserver", *_apiserver_flags(self.folder, etcd, api_port, self._controllers))
         self._wait("kube-apiserver", "/readyz")
+        if self._crds is not None:
+            self.kubectl("apply", "--server-side", "-f", str(self._crds))
+            self.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(self._crds))
         if self._controllers:
             kubeconfig = self.kubeconfig_for("controller-manager", groups=["system:masters"])
             self._run("kube-controller-manager", *_controller_flags(self.folder, kubeconfig))

@@ -25,18 +25,26 @@ DEFAULT_POOLS = {"g2-gpu-rtx4000a1-m": 1, "g6-standard-8": 2}
 class Lab:
     """A control plane, the CRD, and nodes whose pods behave as told.
 
+    Args:
+        pools: nodes by plan.
+        envoy: whether the pods of gateways run the real Envoy, on the addresses that `loopback` gives.
+
     Attributes:
         plane: the control plane.
         nodes: steers nodes and the behaviour of their pods.
         pod_proxy: URL of the HTTP proxy that reaches the pods.
+        loopback_prefix: first two numbers of the loopback addresses where real Envoys listen; no other
+            lab on this machine uses them. Empty without real Envoys.
     """
 
-    def __init__(self, *, pools: Mapping[str, int] | None = None) -> None:
-        self.plane = ControlPlane()
+    def __init__(self, *, pools: Mapping[str, int] | None = None, envoy: bool = False) -> None:
+        self.plane = ControlPlane(crds=CRDS)
+        self._envoy = envoy
         self._pools = dict(DEFAULT_POOLS if pools is None else pools)
         self._kubelet: subprocess.Popen[str] | None = None
         self.nodes: NodesClient
         self.pod_proxy = ""
+        self.loopback_prefix = ""
 
     def __enter__(self) -> Self:
         self.start()
@@ -55,13 +63,16 @@ class Lab:
         """
         self.plane.start()
         try:
-            self.plane.kubectl("apply", "--server-side", "-f", str(CRDS))
             self._start_nodes()
-            self.plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(CRDS))
             self._wait_for_service_account()
         except BaseException:
             self.stop()
             raise
+
+    def loopback(self, pod_ip: str) -> str:
+        """Where the real Envoy of a pod listens, with the ports of its manifest."""
+        assert self.loopback_prefix, "gateways do not run for real"
+        return f"{self.loopback_prefix}.{pod_ip.split('.', 2)[2]}"
 
     def stop(self) -> None:
         """End everything."""
@@ -82,9 +93,17 @@ class Lab:
         pools = [
             argument for plan, count in self._pools.items() for argument in ("--pool", f"{plan}={count}")
         ]
+        options = ["--envoy-folder", str(self.plane.folder / "envoy")] if self._envoy else []
         with open(self.plane.folder / "nodes.log", "w") as log:
             self._kubelet = subprocess.Popen(
-                [sys.executable, "-m", "lab.cluster.nodes", "--kubeconfig", str(kubeconfig), *pools],
+                [
+                    sys.executable,
+                    "-m",
+                    "lab.cluster.nodes",
+                    *("--kubeconfig", str(kubeconfig)),
+                    *pools,
+                    *options,
+                ],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -98,6 +117,7 @@ class Lab:
         said = json.loads(line)
         self.nodes = NodesClient(said["control"])
         self.pod_proxy = said["podProxy"]
+        self.loopback_prefix = said["loopback"]
 
     def _wait_for_service_account(self) -> None:
         """Pods are refused until the controller manager has made the namespace's service account."""

@@ -15,6 +15,7 @@ from lab.cluster.controlplane import StartError
 from lab.cluster.lab import Lab
 from lab.demo.show import Show
 from lab.demo.stage import ClaimFailed, Stage
+from lab.envoy import balancer, layout
 from lab.world import World
 
 
@@ -42,13 +43,17 @@ async def _run(stage: Stage, *, keep: bool) -> None:
         "AI Sandbox operator",
         "A real Kubernetes API server, scheduler and controller manager start on this machine, with fake\n"
         "nodes that have a GPU on paper, a simulator of Linode's API, and a stand-in for Linode's cloud\n"
-        "controller manager, which turns Services into NodeBalancers. The operator is the real one.",
+        "controller manager, which turns Services into NodeBalancers. The operator is the real one, and so\n"
+        "are the gateways.",
     )
     stage.say("starting …")
-    with Lab() as lab, tempfile.TemporaryDirectory() as folder:
-        async with World(
-            lab, pathlib.Path(folder), operator={"flags": ["--linode-check-interval", "3"]}
-        ) as world:
+    with Lab(envoy=layout.binary() is not None) as lab, tempfile.TemporaryDirectory() as folder:
+        flags = ["--linode-check-interval", "3"]
+        if lab.loopback_prefix:
+            flags += ["--nodebalancer-range", balancer.nodebalancer_range(lab.loopback_prefix)]
+        else:
+            stage.say("(there is no envoy beside this Python, so the gateways are stand-ins)")
+        async with World(lab, pathlib.Path(folder), operator={"flags": flags}) as world:
             await world.operator.start()
             show = Show(world, stage)
             await show.play()

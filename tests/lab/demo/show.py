@@ -11,6 +11,8 @@ from rich.table import Table
 
 from ai_sandbox_operator.api import kinds, names
 from lab import layers
+from lab.demo.curl import Curl
+from lab.demo.gateway import GatewayChapter
 from lab.demo.stage import Stage, make_table
 from lab.demo.timeline import Timeline
 from lab.proxy import Fault
@@ -36,6 +38,10 @@ class Show:
         await self._birth()
         await self._three_layers()
         await self._edit()
+        if self._world.lab.loopback_prefix and Curl.available():
+            await GatewayChapter(self._world, self._stage, NAME).play()
+        else:
+            self._stage.say("(chapter 4 needs envoy and curl, and is left out)")
         await self._vandal()
         await self._killed()
         await self._end()
@@ -135,7 +141,7 @@ class Show:
     async def _vandal(self) -> None:
         stage, world = self._stage, self._world
         stage.chapter(
-            "4. Somebody opens the firewall by hand",
+            "5. Somebody opens the firewall by hand",
             "In the Cloud Manager, a rule is added that lets the whole world in. The operator looks at the\n"
             "firewall every few minutes (here: every 3 s) and repairs what differs.",
         )
@@ -158,7 +164,7 @@ class Show:
     async def _killed(self) -> None:
         stage, world = self._stage, self._world
         stage.chapter(
-            "5. The operator dies in the middle",
+            "6. The operator dies in the middle",
             "A second sandbox is applied, and the operator is killed (SIGKILL) in the middle of its writes.\n"
             "It starts again and finishes; nothing was exposed on the way.",
         )
@@ -192,7 +198,7 @@ class Show:
     async def _end(self) -> None:
         stage, world = self._stage, self._world
         stage.chapter(
-            "6. The end",
+            "7. The end",
             "kubectl delete aisb --all\n\n"
             "The Service goes first, then the NodeBalancer, and only then the firewall, so that nothing is\n"
             "open for a moment.",

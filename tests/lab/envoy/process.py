@@ -19,12 +19,10 @@ import os
 import pathlib
 import random
 import re
-import shutil
 import socket
 import ssl
 import struct
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -32,15 +30,11 @@ from typing import Any
 
 from ai_sandbox_operator.api import v1alpha1
 from ai_sandbox_operator.desired import envoy, envoy_routes, facts
+from lab.envoy.layout import binary as binary
+from lab.envoy.layout import publish as publish
 
 LISTENERS = ("external_api", "external_chat", "internal_api", "internal_chat", "status")
 DEADLINE_SECONDS = 15.0
-
-
-def binary() -> str | None:
-    """The Envoy of the development environment."""
-    beside = pathlib.Path(sys.executable).with_name("envoy")
-    return str(beside) if beside.exists() else shutil.which("envoy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +151,13 @@ class Gateway:
 
     def start(self) -> None:
         """Start and wait until ready."""
-        command = [str(binary()), "-c", str(self.config / "envoy.json"), "--disable-hot-restart"]
+        command = [
+            str(binary()),
+            "-c",
+            str(self.config / "envoy.json"),
+            "--disable-hot-restart",
+            "--reject-unknown-dynamic-fields",
+        ]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [*command, "--concurrency", "1", "--file-flush-interval-msec", "100"], stdout=log, stderr=log
@@ -202,22 +202,6 @@ class Gateway:
         wait_for(lambda: all(self.serving(revision, e.name) for e in envoy_routes.entries(sandbox)))
 
 
-def publish(directory: pathlib.Path, files: Mapping[str, str], version: int) -> None:
-    """Put files where the kubelet would: the rename of `..data` is the only change that counts."""
-    target = directory / f"..version_{version}"
-    target.mkdir()
-    for name, text in files.items():
-        (target / name).write_text(text)
-    pointer = directory / "..data_tmp"
-    pointer.symlink_to(target.name)
-    pointer.rename(directory / "..data")
-    new = [name for name in files if not (directory / name).is_symlink()]
-    if new and version:
-        time.sleep(0.2)  # the names of new files come later
-    for name in new:
-        (directory / name).symlink_to(f"..data/{name}")
-
-
 #: Below the range from which the kernel gives ports to clients; each process starts elsewhere.
 _PORTS = itertools.cycle(random.Random(os.getpid()).sample(range(12000, 30000), 4000))
 
@@ -253,10 +237,15 @@ def proxy_header(source: str) -> bytes:
 
 @contextlib.contextmanager
 def connect(
-    port: int, *, prefix: bytes = b"", peer: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+    port: int,
+    *,
+    prefix: bytes = b"",
+    peer: str = "127.0.0.1",
+    tls: ssl.SSLContext | None = None,
+    address: str = "127.0.0.1",
 ) -> Iterator[socket.socket]:
-    """A connection from `peer` that begins with `prefix`."""
-    with socket.create_connection(("127.0.0.1", port), timeout=10, source_address=(peer, 0)) as plain:
+    """A connection from `peer` to `address` that begins with `prefix`."""
+    with socket.create_connection((address, port), timeout=10, source_address=(peer, 0)) as plain:
         plain.sendall(prefix)
         if tls is None:
             yield plain
@@ -275,10 +264,11 @@ def request(
     peer: str = "127.0.0.1",
     tls: ssl.SSLContext | None = None,
     method: str = "GET",
+    address: str = "127.0.0.1",
 ) -> Answer:
     """One request, with the path exactly as given. `source` is the address in the PROXY header."""
     start = proxy_header(source) if source else prefix
-    with connect(port, prefix=start, peer=peer, tls=tls) as connection:
+    with connect(port, prefix=start, peer=peer, tls=tls, address=address) as connection:
         lines = [f"{method} {path} HTTP/1.1", "Host: demo", "Connection: close"]
         lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
         connection.sendall("\r\n".join([*lines, "", ""]).encode())

@@ -2,8 +2,8 @@
 
     python -m lab.cluster.nodes --kubeconfig K --pool g2-gpu-rtx4000a1-m=1 --pool g6-standard-4=2
 
-Prints `{"control": "http://127.0.0.1:PORT", "podProxy": ...}` when the nodes take pods, and ends
-when its standard input closes, so that it never outlives its owner.
+Prints `{"control": "http://127.0.0.1:PORT", "podProxy": ..., "loopback": "127.2"}` when the nodes take
+pods, and ends when its standard input closes, so that it never outlives its owner.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import json
 import logging
+import pathlib
 import sys
 import threading
 
@@ -45,6 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--gpu-taint", action="store_true", help="taint the GPU pools nvidia.com/gpu")
     parser.add_argument("--control-port", type=int, default=0, help="of the control API; 0 takes a free one")
     parser.add_argument("--pods-per-node", type=int, default=110)
+    parser.add_argument(
+        "--envoy-folder", type=pathlib.Path, help="gateways run the real Envoy, with their files here"
+    )
     parser.add_argument("--time", action="append", default=[], type=_time, metavar="STEP=SECONDS")
     return parser
 
@@ -52,14 +56,22 @@ def _parser() -> argparse.ArgumentParser:
 async def _serve(arguments: argparse.Namespace) -> None:
     times = Times(**dict(arguments.time))
     pods = arguments.pods_per_node
-    async with FakeNodes(arguments.kubeconfig, times=times, pods_per_node=pods) as nodes:
+    envoy_folder: pathlib.Path | None = arguments.envoy_folder
+    async with FakeNodes(
+        arguments.kubeconfig, times=times, pods_per_node=pods, envoy_folder=envoy_folder
+    ) as nodes:
         for plan, count in arguments.pool:
             taint = arguments.gpu_taint and plans.find(plan).gpus > 0
             await nodes.add(plan, count=count, gpu_taint=taint)
         control = Control(nodes)
         url = await control.start(arguments.control_port)
         try:
-            print(json.dumps({"control": url, "podProxy": nodes.network.url}), flush=True)
+            said = {
+                "control": url,
+                "podProxy": nodes.network.url,
+                "loopback": nodes.workloads.prefix,
+            }
+            print(json.dumps(said), flush=True)
             await _closed_stdin()
         finally:
             await control.stop()

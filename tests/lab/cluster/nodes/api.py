@@ -16,8 +16,12 @@ import yaml
 log = logging.getLogger("lab.nodes")
 
 MERGE = "application/merge-patch+json"
+#: Objects without spec, status and data.
+METADATA = "application/json;as={0};g=meta.k8s.io;v=v1"
 #: (event type, object); after a new LIST, what is gone comes as DELETED.
 Handler = Callable[[str, dict[str, Any]], None]
+#: What to remember of an object.
+Keep = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class ApiError(Exception):
@@ -79,39 +83,53 @@ class Api:
             if error.status not in (404, 409):
                 raise
 
-    async def watch(self, path: str, handler: Handler, *, selector: str = "") -> None:
-        """Tell `handler` about every object and every change, for ever."""
+    async def watch(self, path: str, handler: Handler, *, selector: str = "", metadata: bool = False) -> None:
+        """Tell `handler` about every object and every change, for ever.
+
+        With `metadata`, objects have nothing else, and what is gone has only its name.
+        """
         known: dict[str, dict[str, Any]] = {}
+        keep = _name_only if metadata else _whole
         while True:
             try:
-                version = await self._list(path, handler, known, selector)
+                version = await self._list(path, handler, known, selector, keep)
                 while True:
-                    version = await self._follow(path, handler, known, selector, version)
+                    version = await self._follow(path, handler, known, selector, keep, version)
             except (ApiError, aiohttp.ClientError, TimeoutError, OSError) as error:
                 log.debug("watch %s begins again: %r", path, error)
                 await asyncio.sleep(0.2)
 
     async def _list(
-        self, path: str, handler: Handler, known: dict[str, dict[str, Any]], selector: str
+        self, path: str, handler: Handler, known: dict[str, dict[str, Any]], selector: str, keep: Keep
     ) -> str:
-        answer = await self.get(f"{path}?fieldSelector={selector}" if selector else path)
+        accept = METADATA.format("PartialObjectMetadataList") if keep is _name_only else "application/json"
+        url = f"{path}?fieldSelector={selector}" if selector else path
+        answer = await self._request("GET", url, accept=accept)
         current = {item["metadata"]["uid"]: item for item in answer.get("items") or ()}
         for uid in known.keys() - current.keys():
             handler("DELETED", known.pop(uid))
         for uid, item in current.items():
             handler("MODIFIED" if uid in known else "ADDED", item)
-        known.update(current)
+        known.update({uid: keep(item) for uid, item in current.items()})
         return str(answer["metadata"]["resourceVersion"])
 
     async def _follow(
-        self, path: str, handler: Handler, known: dict[str, dict[str, Any]], selector: str, version: str
+        self,
+        path: str,
+        handler: Handler,
+        known: dict[str, dict[str, Any]],
+        selector: str,
+        keep: Keep,
+        version: str,
     ) -> str:
         """One WATCH until the server ends it; the version to go on from."""
         query = {"watch": "1", "resourceVersion": version, "allowWatchBookmarks": "true"}
         if selector:
             query["fieldSelector"] = selector
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
-        async with self._session.get(path, params=query, timeout=timeout) as response:
+        accept = METADATA.format("PartialObjectMetadata") if keep is _name_only else "application/json"
+        headers = {"Accept": accept}
+        async with self._session.get(path, params=query, timeout=timeout, headers=headers) as response:
             if response.status != 200:
                 raise ApiError(response.status, await response.text())
             async for line in _lines(response):
@@ -125,15 +143,20 @@ class Api:
                 if event["type"] == "DELETED":
                     known.pop(item["metadata"]["uid"], None)
                 else:
-                    known[item["metadata"]["uid"]] = item
+                    known[item["metadata"]["uid"]] = keep(item)
                 handler(event["type"], item)
         return version
 
     async def _request(
-        self, method: str, path: str, body: Mapping[str, Any] | None = None, kind: str = "application/json"
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        kind: str = "application/json",
+        accept: str = "application/json",
     ) -> dict[str, Any]:
         data = None if body is None else json.dumps(body)
-        headers = {"Content-Type": kind} if data is not None else {}
+        headers = {"Accept": accept, **({"Content-Type": kind} if data is not None else {})}
         async with self._session.request(method, path, data=data, headers=headers) as response:
             text = await response.text()
             if response.status >= 400:
@@ -148,6 +171,15 @@ def _message(text: str) -> str:
         return str(json.loads(text)["message"])
     except (ValueError, KeyError, TypeError):
         return text[:200]
+
+
+def _whole(item: dict[str, Any]) -> dict[str, Any]:
+    return item
+
+
+def _name_only(item: dict[str, Any]) -> dict[str, Any]:
+    meta = item["metadata"]
+    return {"metadata": {key: meta[key] for key in ("namespace", "name", "uid") if key in meta}}
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 Kind = Literal["normal", "slow", "crash", "oom", "image-pull", "never-ready", "fail"]
-Status = Literal["frozen", "unreachable"]
+Status = Literal["frozen", "unreachable", "error"]
 #: Kinds that end the container.
 ENDING = frozenset({"crash", "oom", "fail"})
 
@@ -34,8 +34,8 @@ class Behaviour:
         message: termination message, or the pull error's text; None: what is usual.
         log: the log of the container that runs or ran last; None: what is usual.
         previous_log: the log of the container before; None: as `log`.
-        status: of a gateway's status port: `frozen` says for ever what it said before, `unreachable`
-            says nothing.
+        status: of a gateway: `frozen` gets no changed Secret and serves what it served before; its
+            status port is `unreachable`, or answers 503 (`error`).
         status_seconds: time that the status port takes to answer.
     """
 

@@ -60,8 +60,15 @@ class NodesClient:
         return int(self._call("POST", "/behaviours", {**asdict(behaviour), **selector})["id"])
 
     def sync(self, seconds: float) -> None:
-        """How old the mounted Secrets of a pod may be; a pod that is changed gets the current ones."""
+        """Period of the kubelets' syncs, 60 in a cluster and half more with jitter; 0.5 at the start.
+
+        Mounted Secrets are that old, but a pod that is changed itself gets the current ones.
+        """
         self._call("PUT", "/sync", {"seconds": seconds})
+
+    def upstream(self, namespace: str, sandbox: str) -> list[dict[str, Any]]:
+        """The last requests that real gateways let through: component, method, path, headers."""
+        return list(self._call("GET", f"/upstreams/{namespace}/{sandbox}")["requests"])
 
     def forget(self, ident: int | None = None) -> None:
         """Remove one rule, or all."""

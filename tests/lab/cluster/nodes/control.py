@@ -29,6 +29,7 @@ class Control:
         app.router.add_delete("/behaviours", self._clear)
         app.router.add_delete("/behaviours/{id:[0-9]+}", self._forget)
         app.router.add_put("/sync", self._sync)
+        app.router.add_get("/upstreams/{namespace}/{sandbox}", self._seen)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", port).start()
@@ -66,8 +67,13 @@ class Control:
         return web.json_response({})
 
     async def _sync(self, request: web.Request) -> web.Response:
-        self._nodes.network.sync_seconds = float((await request.json())["seconds"])
+        self._nodes.workloads.mounts.period = float((await request.json())["seconds"])
         return web.json_response({})
+
+    async def _seen(self, request: web.Request) -> web.Response:
+        info = request.match_info
+        seen = self._nodes.workloads.upstreams.seen(info["namespace"], info["sandbox"])
+        return web.json_response({"requests": seen})
 
     async def _forget(self, request: web.Request) -> web.Response:
         if not self._nodes.behaviours.remove(int(request.match_info["id"])):

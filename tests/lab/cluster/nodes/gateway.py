@@ -1,65 +1,103 @@
-"""What a gateway pod would say of itself, from the Secret that it mounts.
+"""What a gateway pod would say of itself on its status port, from the files that are mounted into it.
 
-Only the lines that tell which route configurations are served: name and form are those of the real
-Envoy (tests/unit/lab_nodes compares them). The files are as old as the kubelet's last sync: it reads
-mounted Secrets once in a while, and at once when the pod itself is changed.
+Only readiness and the statistics that tell which configuration is served: names, order and form are
+those of the real Envoy (tests/unit/lab_nodes compares them).
 """
 
 from __future__ import annotations
 
-import asyncio
-import base64
 import json
 import re
-import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+CONFIG_PATH = "/etc/envoy"
 
 
 class StandIn:
     """One gateway pod."""
 
     def __init__(self) -> None:
-        self._revisions: dict[str, str] = {}
-        self._synced_at = float("-inf")
-        self._annotations: object = None
-        self._lock = asyncio.Lock()
+        self._lds = self._cds = ""
+        #: Listener and revision by route configuration.
+        self._served: dict[str, tuple[str, str]] = {}
 
-    async def sync(
-        self,
-        pod: Mapping[str, Any],
-        read: Callable[[str], Awaitable[dict[str, Any] | None]],
-        period: float,
-    ) -> None:
-        """Read the mounted Secret again if it is time to."""
-        async with self._lock:
-            annotations = pod["metadata"].get("annotations")
-            if time.monotonic() - self._synced_at < period and annotations == self._annotations:
-                return
-            secret = await read(_secret_path(pod))
-            self._synced_at, self._annotations = time.monotonic(), annotations
-        for name, value in ((secret or {}).get("data") or {}).items():
-            if not name.startswith("rds-"):
-                continue
-            try:
-                document = json.loads(base64.b64decode(value))
-                (resource,) = document["resources"]
-                self._revisions[resource["name"]] = document["version_info"]
-            except (ValueError, KeyError, TypeError):
-                continue  # what is served stays
+    async def mount(self, path: str, files: Mapping[str, str]) -> None:
+        """Take the files of a directory as Envoy does: what it refuses leaves what it had."""
+        if path != CONFIG_PATH:
+            return
+        if (clusters := _discovery(files.get("cds.json", ""))) is not None:
+            self._cds = clusters["version_info"]
+        listeners = _discovery(files.get("lds.json", ""))
+        if listeners is None:
+            return
+        self._lds = listeners["version_info"]
+        for listener, routes, file in _routes(listeners):
+            document = _discovery(files.get(file, ""))
+            resources = document["resources"] if document else [{}]
+            # An answer without resources counts as one, although the old routes go on being served.
+            if document and (not resources or resources[0].get("name") == routes):
+                self._served[routes] = (listener, document["version_info"])
 
     def statistics(self, *, readouts: bool, pattern: str = "") -> str:
-        """The answer to /stats/prometheus."""
-        if not readouts or not re.search(pattern, "http.x.rds.x.version_text"):
-            return ""
-        lines = [
-            f'envoy_http_rds_version_text{{envoy_rds_route_config="{name}",'
-            f'envoy_http_conn_manager_prefix="{name}",text_value="{revision}"}} 0'
-            for name, revision in sorted(self._revisions.items())
-        ]
-        return "\n".join(["# TYPE envoy_http_rds_version_text gauge", *lines, ""]) if lines else ""
+        """The answer to /stats/prometheus.
+
+        Raises:
+            ValueError: the pattern is none.
+        """
+        try:
+            wanted = re.compile(pattern)
+        except re.error as error:
+            raise ValueError(str(error)) from None
+        lines: list[str] = []
+        for family, stat, labels in self._readouts() if readouts else ():
+            if wanted.search(stat):
+                head = f"# TYPE {family} gauge"
+                lines += [] if head in lines else [head]
+                lines.append(f"{family}{{{labels}}} 0")
+        return "".join(f"{line}\n" for line in lines)
+
+    def _readouts(self) -> Iterator[tuple[str, str, str]]:
+        """Family, name within Envoy and labels."""
+        yield (
+            "envoy_cluster_manager_cds_version_text",
+            "cluster_manager.cds.version_text",
+            f'text_value="{self._cds}"',
+        )
+        for routes, (listener, revision) in sorted(self._served.items()):
+            labels = {
+                "envoy_rds_route_config": routes,
+                "envoy_http_conn_manager_prefix": listener,
+                "text_value": revision,
+            }
+            yield (
+                "envoy_http_rds_version_text",
+                f"http.{listener}.rds.{routes}.version_text",
+                ",".join(f'{key}="{value}"' for key, value in labels.items()),
+            )
+        yield (
+            "envoy_listener_manager_lds_version_text",
+            "listener_manager.lds.version_text",
+            f'text_value="{self._lds}"',
+        )
 
 
-def _secret_path(pod: Mapping[str, Any]) -> str:
-    mounted = {volume["name"]: volume.get("secret") for volume in pod["spec"]["volumes"]}
-    return f"/api/v1/namespaces/{pod['metadata']['namespace']}/secrets/{mounted['config']['secretName']}"
+def _discovery(text: str) -> dict[str, Any] | None:
+    """The document, None if Envoy could not read it."""
+    try:
+        document: dict[str, Any] = json.loads(text)
+    except ValueError:
+        return None
+    wanted = isinstance(document, dict) and "version_info" in document and "resources" in document
+    return document if wanted else None
+
+
+def _routes(listeners: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Statistics prefix, name of the route configuration and its file, of each listener."""
+    for listener in listeners["resources"]:
+        for chain in listener.get("filter_chains", ()):
+            for item in chain.get("filters", ()):
+                manager = item["typed_config"]
+                if rds := manager.get("rds"):
+                    path = rds["config_source"]["path_config_source"]["path"]
+                    yield manager["stat_prefix"], rds["route_config_name"], path.rpartition("/")[2]

@@ -9,21 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import aiohttp
 
-from lab.cluster.nodes import lifecycle, needs, podstatus, reports, voices
+from lab.cluster.nodes import lifecycle, mounts, needs, podstatus, reports, voices
 from lab.cluster.nodes.api import Api, ApiError
-from lab.cluster.nodes.behaviour import Behaviour, Behaviours
+from lab.cluster.nodes.behaviour import Behaviour, Behaviours, Selector
 from lab.cluster.nodes.lifecycle import Blocked, Phase, State, Times
+from lab.cluster.nodes.workloads import Workloads
 
 log = logging.getLogger("lab.nodes")
 
 _RETRY = 0.5
+#: Phases in which the containers run.
+_UP = (Phase.RUNNING, Phase.READY)
 _PODS = "/api/v1/pods"
 _COLLECTIONS = {
     "Secret": "secrets",
@@ -69,22 +73,24 @@ class Kubelet:
         api: the API server.
         behaviours: the rules; a change reaches the pods at once.
         times: how long each step takes.
+        workloads: what runs in the pods of gateways.
 
     Attributes:
         hosts: internal address of each node that is served, by name.
-        on_gone: called with the UID of a pod that is gone.
     """
 
-    def __init__(self, api: Api, behaviours: Behaviours, times: Times) -> None:
+    def __init__(self, api: Api, behaviours: Behaviours, times: Times, workloads: Workloads) -> None:
         self._api = api
         self._behaviours = behaviours
         self._times = times
+        self._workloads = workloads
         self._entries: dict[str, Entry] = {}
         self._addresses = _pod_addresses()
         self._by_address: dict[str, str] = {}
         self._background: set[asyncio.Task[None]] = set()
         self.hosts: dict[str, str] = {}
-        self.on_gone: Callable[[str], None] = lambda _uid: None
+        workloads.kick = self._kick_one
+        workloads.upstreams.find_engine = self._find_engine
         behaviours.on_change(self.kick_all)
 
     async def run(self) -> None:
@@ -105,10 +111,12 @@ class Kubelet:
 
     def find(self, namespace: str, name: str) -> tuple[dict[str, Any], State, Behaviour] | None:
         """A pod with its state, for the log server."""
-        for entry in self._entries.values():
+        for uid, entry in self._entries.items():
             meta = entry.pod["metadata"]
             if meta["name"] == name and meta["namespace"] == namespace:
-                return entry.pod, entry.state, self._behaviours.of(entry.pod)
+                rule = self._behaviours.of(entry.pod)
+                said = self._workloads.log(uid) if rule.log is None else None
+                return entry.pod, entry.state, rule if said is None else replace(rule, log=said)
         return None
 
     def find_address(self, address: str) -> tuple[dict[str, Any], State, Behaviour] | None:
@@ -116,6 +124,14 @@ class Kubelet:
         uid = self._by_address.get(address)
         entry = self._entries.get(uid) if uid else None
         return (entry.pod, entry.state, self._behaviours.of(entry.pod)) if entry else None
+
+    def _find_engine(self, namespace: str, sandbox: str) -> dict[str, Any] | None:
+        """A ready engine pod of a sandbox."""
+        chosen = Selector(component="engine", namespace=namespace, sandbox=sandbox)
+        for entry in self._entries.values():
+            if entry.state.phase is Phase.READY and chosen.matches(entry.pod):
+                return entry.pod
+        return None
 
     def pods_of(self, node: str) -> list[dict[str, Any]]:
         """The pods of one node."""
@@ -129,7 +145,7 @@ class Kubelet:
                 _stop(entry)
                 del self._entries[uid]
                 self._by_address.pop(entry.pod_ip, None)
-                self.on_gone(uid)
+                self._workloads.gone(uid)
             return
         if entry is None:
             entry = Entry(pod, lifecycle.begin(time.time()), next(self._addresses), needs.of(pod))
@@ -138,9 +154,20 @@ class Kubelet:
             self._kick(entry)
             return
         asked_to_end = "deletionTimestamp" in pod["metadata"] and entry.ending_at is None
-        entry.pod = pod
+        self._take(entry, pod)
         # Most events are the echo of our own writes and need no look.
         if asked_to_end:
+            self._kick(entry)
+
+    def _take(self, entry: Entry, pod: dict[str, Any]) -> None:
+        """Go on with a newer version of the pod."""
+        changed = not mounts.same(entry.pod, pod)
+        entry.pod = pod
+        if changed:
+            self._workloads.changed(pod)
+
+    def _kick_one(self, uid: str) -> None:
+        if (entry := self._entries.get(uid)) is not None:
             self._kick(entry)
 
     def _kick(self, entry: Entry) -> None:
@@ -181,7 +208,7 @@ class Kubelet:
         over = (entry.pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
         if over or entry.pod["spec"]["nodeName"] not in self.hosts:
             return None
-        behaviour = self._behaviours.of(entry.pod)
+        behaviour = self._workloads.view(entry.pod, self._behaviours.of(entry.pod))
         blocked = await self._blocked(entry)
         before = entry.state
         entry.state, due = lifecycle.advance(
@@ -191,10 +218,19 @@ class Kubelet:
             finished = voices.finish(entry.pod, entry.state.last, behaviour)
             entry.state = replace(entry.state, last=finished)
         if entry.state != before:
+            self._run(entry, before)
             self._report(entry, behaviour)
         if lifecycle.worth_telling(entry.state, self._times):
             await self._write(entry, behaviour)
         return due
+
+    def _run(self, entry: Entry, before: State) -> None:
+        """Tell the workloads what has become of the containers."""
+        if entry.state.phase not in _UP:
+            if before.phase in _UP:
+                self._workloads.stopped(entry.pod)
+        elif entry.state.started != before.started:
+            self._workloads.started(entry.pod, entry.pod_ip)
 
     async def _write(self, entry: Entry, behaviour: Behaviour) -> None:
         # The message of a wait is the rule's, so it belongs to what a status follows from.
@@ -209,7 +245,7 @@ class Kubelet:
         entry.written = key
         # A newer version, such as one that is to be deleted, may have come by the watch meanwhile.
         if entry.pod is before:
-            entry.pod = answer
+            self._take(entry, answer)
 
     async def _blocked(self, entry: Entry) -> Blocked | None:
         """What the pod lacks; looked up only while its containers have not started."""
@@ -233,8 +269,11 @@ class Kubelet:
         now = time.time()
         if entry.ending_at is None:
             entry.ending_at = now + self._times.ending
+            if (goodbye := self._workloads.end(entry.pod)) is not None:
+                entry.ending_at = math.inf
+                self._spawn(self._await_end(entry, goodbye))
         if now < entry.ending_at:
-            return entry.ending_at
+            return entry.ending_at if entry.ending_at < math.inf else None
         if lifecycle.completes(entry.pod) and entry.state.phase is Phase.RUNNING:
             # A Job counts a pod only when it has seen how it ended.
             stopped = lifecycle.End(143, "Error", None, entry.state.started, now)
@@ -243,6 +282,13 @@ class Kubelet:
         await self._api.delete(entry.path, uid=entry.pod["metadata"]["uid"], grace=0)
         # A finalizer may hold it; then there is nothing left to do but to wait for DELETED.
         return None
+
+    async def _await_end(self, entry: Entry, goodbye: Coroutine[Any, Any, None]) -> None:
+        try:
+            await goodbye
+        finally:
+            entry.ending_at = time.time()
+            self._kick(entry)
 
     def _report(self, entry: Entry, behaviour: Behaviour) -> None:
         """Tell what went wrong as an Event, each thing once, for people who describe the pod."""

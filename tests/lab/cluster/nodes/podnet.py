@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import urllib.parse
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import aiohttp
@@ -18,32 +18,22 @@ from aiohttp import web
 from lab.cluster.nodes.behaviour import Behaviour
 from lab.cluster.nodes.gateway import StandIn
 from lab.cluster.nodes.lifecycle import Phase, State
+from lab.cluster.nodes.workloads import Workloads
 
 #: A pod by its address: the pod, its state, its behaviour.
 Find = Callable[[str], tuple[dict[str, Any], State, Behaviour] | None]
-#: Reads an object of the API server, or None.
-Read = Callable[[str], Awaitable[dict[str, Any] | None]]
-#: Where a pod's real process listens, if it has one: its loopback address.
-Real = Callable[[str], str | None]
 
 STATUS_PORT = 9902
 
 
 class PodNetwork:
-    """The proxy. `url` is known after `start`.
+    """The proxy. `url` is known after `start`."""
 
-    Attributes:
-        sync_seconds: how old the mounted files of a pod may be that nobody touched.
-    """
-
-    def __init__(self, find: Find, read: Read, real: Real = lambda _uid: None) -> None:
+    def __init__(self, find: Find, workloads: Workloads) -> None:
         self._find = find
-        self._read = read
-        self._real = real
-        self._gateways: dict[str, StandIn] = {}
+        self._workloads = workloads
         self._runner: web.ServerRunner
         self._session: aiohttp.ClientSession
-        self.sync_seconds = 0.5
         self.url = ""
 
     async def start(self) -> None:
@@ -58,10 +48,6 @@ class PodNetwork:
         await self._runner.cleanup()
         await self._session.close()
 
-    def forget(self, uid: str) -> None:
-        """The pod is gone."""
-        self._gateways.pop(uid, None)
-
     async def _answer(self, request: web.BaseRequest) -> web.Response:
         target = urllib.parse.urlsplit(request.raw_path)
         if request.method != "GET" or target.scheme != "http" or target.hostname is None:
@@ -74,28 +60,16 @@ class PodNetwork:
             await asyncio.sleep(behaviour.status_seconds)
         if behaviour.status == "unreachable":
             return web.Response(status=502, text="connection refused")
-        if (address := self._real(pod["metadata"]["uid"])) is not None:
-            return await self._forward(f"http://{address}:{target.port}{target.path}?{target.query}")
-        component = pod["metadata"]["labels"].get("app.kubernetes.io/component")
-        if component != "gateway" or target.port != STATUS_PORT:
-            return web.Response(status=502, text="connection refused")
-        return await self._status(pod, behaviour, target.path, urllib.parse.parse_qs(target.query, True))
-
-    async def _status(
-        self, pod: dict[str, Any], behaviour: Behaviour, path: str, query: Mapping[str, list[str]]
-    ) -> web.Response:
+        if behaviour.status == "error":
+            return web.Response(status=503, text="upstream connect error")
         uid = pod["metadata"]["uid"]
-        stand_in = self._gateways.setdefault(uid, StandIn())
-        if behaviour.status != "frozen":
-            await stand_in.sync(pod, self._read, self.sync_seconds)
-        if path == "/ready":
-            return web.Response(text="LIVE\n")
-        if path == "/stats/prometheus":
-            text = stand_in.statistics(
-                readouts="text_readouts" in query, pattern=query.get("filter", [""])[0]
-            )
-            return web.Response(text=text)
-        return web.Response(status=404)
+        if (address := self._workloads.real(uid)) is not None:
+            return await self._forward(f"http://{address}:{target.port}{target.path}?{target.query}")
+        stand_in = self._workloads.stand_in(uid)
+        if stand_in is None or target.port != STATUS_PORT:
+            return web.Response(status=502, text="connection refused")
+        query = urllib.parse.parse_qs(target.query, True)
+        return _status(stand_in, target.path, query, ready=behaviour.kind != "never-ready")
 
     async def _forward(self, url: str) -> web.Response:
         try:
@@ -103,3 +77,16 @@ class PodNetwork:
                 return web.Response(status=answer.status, body=await answer.read())
         except (aiohttp.ClientError, OSError) as error:
             return web.Response(status=502, text=str(error))
+
+
+def _status(stand_in: StandIn, path: str, query: Mapping[str, list[str]], *, ready: bool) -> web.Response:
+    """What Envoy's status listener answers."""
+    if path == "/ready":
+        return web.Response(text="LIVE\n") if ready else web.Response(status=503, text="INITIALIZING\n")
+    if path != "/stats/prometheus":
+        return web.Response(status=404)
+    try:
+        text = stand_in.statistics(readouts="text_readouts" in query, pattern=query.get("filter", [""])[0])
+    except ValueError as error:
+        return web.Response(status=400, text=f"Invalid re2 regex: {error}")
+    return web.Response(text=text)

@@ -21,6 +21,7 @@ from lab.cluster.nodes.logs import LogServer
 from lab.cluster.nodes.podnet import PodNetwork
 from lab.cluster.nodes.podstatus import timestamp
 from lab.cluster.nodes.storage import Storage
+from lab.cluster.nodes.workloads import Workloads
 
 log = logging.getLogger("lab.nodes")
 
@@ -44,10 +45,12 @@ class FakeNodes:
         kubeconfig: an administrator's, with a client certificate.
         times: how long each step of a pod takes.
         pods_per_node: LKE's limit by default.
+        envoy_folder: gateways run the real Envoy, with their files here; None: stand-ins.
 
     Attributes:
         behaviours: what the pods do; may be changed at any time.
         network: the way to the pods.
+        workloads: what runs in the pods of gateways.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class FakeNodes:
         *,
         times: Times = Times(),  # noqa: B008 - frozen
         pods_per_node: int = 110,
+        envoy_folder: pathlib.Path | None = None,
     ) -> None:
         self._api = Api(pathlib.Path(kubeconfig))
         self._pods_per_node = pods_per_node
@@ -65,11 +69,12 @@ class FakeNodes:
         self._tasks: list[asyncio.Task[None]] = []
         self._stack = contextlib.AsyncExitStack()
         self.behaviours = Behaviours()
-        self._kubelet = Kubelet(self._api, self.behaviours, times)
+        self.workloads = Workloads(self._api.get_or_none, self.behaviours.of, envoy_folder)
+        self.behaviours.on_change(self.workloads.mounts.release)
+        self._kubelet = Kubelet(self._api, self.behaviours, times, self.workloads)
         self._logs = LogServer(self._kubelet.find)
         self._storage = Storage(self._api)
-        self.network = PodNetwork(self._kubelet.find_address, self._api.get_or_none)
-        self._kubelet.on_gone = self.network.forget
+        self.network = PodNetwork(self._kubelet.find_address, self.workloads)
 
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
@@ -78,10 +83,14 @@ class FakeNodes:
             stack.push_async_callback(self._logs.stop)
             await self.network.start()
             stack.push_async_callback(self.network.stop)
+            stack.push_async_callback(self.workloads.stop)
             await self._storage.install()
             self._tasks = [
                 asyncio.create_task(self._kubelet.run()),
                 asyncio.create_task(self._storage.run()),
+                asyncio.create_task(
+                    self._api.watch("/api/v1/secrets", self.workloads.mounts.on_secret, metadata=True)
+                ),
             ]
             for task in self._tasks:
                 task.add_done_callback(_say_if_broken)
