@@ -138,7 +138,9 @@ async def test_cert_manager_is_asked_for_the_hosts_of_the_spec_alone() -> None:
 
 async def test_without_hosts_it_is_asked_for_every_name_of_the_gateway() -> None:
     cluster = Cluster()
-    await cluster.ensure({"access": {"tls": MANAGED["access"]["tls"]}}, public_names=("192.0.2.80", "nb.example.com"))
+    await cluster.ensure(
+        {"access": {"tls": MANAGED["access"]["tls"]}}, public_names=("192.0.2.80", "nb.example.com")
+    )
     spec = cluster.client.objects["Certificate", "demo-gateway"]["spec"]
     assert spec["ipAddresses"] == ["192.0.2.80"]
     assert f"demo-internal.{samples.sandbox({}).metadata.namespace}.svc" in spec["dnsNames"]
