@@ -24,6 +24,8 @@ Children = Mapping[tuple[str, str], seen.Seen]
 #: Seconds until cert-manager is asked again: for an order under way, for a missing installation, for
 #: the state of a renewal.
 PENDING, MISSING, ISSUED = 5.0, 30.0, 300.0
+#: Seconds after which the own certificate is looked at although it is not due.
+LONGEST_WAIT = 86400.0
 
 
 class Certificates:
@@ -61,9 +63,12 @@ class Certificates:
         if mode == "CertManager":
             return await self._ask(sandbox, certificate.subjects(sandbox, wanted))
         await self._withdraw(sandbox)
-        if mode == "SelfSigned":
-            await self._issue(sandbox, children, wanted)
-        return (), None
+        if mode != "SelfSigned":
+            return (), None
+        leaf = await self._issue(sandbox, children, wanted)
+        # Nothing else may happen to the sandbox until then.
+        due = (material.renewal_time(leaf) - self._now()).total_seconds()
+        return (), min(max(due, PENDING), LONGEST_WAIT)
 
     async def _ask(
         self, sandbox: v1alpha1.AISandbox, wanted: tuple[str, ...]
@@ -118,7 +123,7 @@ class Certificates:
             self._asked[namespace] = {item["metadata"]["name"] for item in found}
         return self._asked[namespace]
 
-    async def _issue(self, sandbox: v1alpha1.AISandbox, children: Children, wanted: tuple[str, ...]) -> None:
+    async def _issue(self, sandbox: v1alpha1.AISandbox, children: Children, wanted: tuple[str, ...]) -> str:
         """The self-signed certificate: made, renewed in time, and again when names change."""
         leaf_name, key_name = access.tls_name(sandbox), access.authority_key_name(sandbox)
         assert leaf_name is not None
@@ -136,12 +141,13 @@ class Certificates:
                 made = material.new_authority(sandbox=sandbox.metadata.name, now=self._now())
                 authority = await self._store(sandbox, key_name, made, children)
             issued = material.issue(authority, names=wanted, now=self._now())
-            await self._store(sandbox, leaf_name, issued, children, type_="kubernetes.io/tls")
+            leaf = await self._store(sandbox, leaf_name, issued, children, type_="kubernetes.io/tls")
         # Without any key, so that whoever should trust the sandbox may read it.
         public = {material.AUTHORITY: authority[material.AUTHORITY]}
         name = access.authority_name(sandbox)
         if _data(children, name) != public:
             await self._store(sandbox, name, public, children)
+        return leaf[material.CERTIFICATE]
 
     async def _store(
         self,

@@ -172,11 +172,10 @@ def needs_renewal(
         return "another authority signed it"
     except (ValueError, TypeError):
         return "it cannot be read, or another authority signed it"
-    start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    if now < start:
+    if now < certificate.not_valid_before_utc:
         return "it is not valid yet"
-    if (end - now) * RENEWAL_SHARE <= end - start:
-        return f"it ends on {end:%Y-%m-%d}"
+    if now >= renewal_time(pem):
+        return f"it ends on {certificate.not_valid_after_utc:%Y-%m-%d}"
     if wanted is None:
         return None
     have, want = set(_names_of(certificate)), {_normal(name) for name in wanted}
@@ -218,6 +217,13 @@ def _covers(name: str, host: str) -> bool:
     """Whether a name of a certificate stands for a host; a star stands for one label (RFC 6125, 6.4.3)."""
     name, host = _normal(name), _normal(host)
     return name == host or (name.startswith("*.") and host.partition(".")[2] == name[2:])
+
+
+def renewal_time(pem: str) -> datetime.datetime:
+    """When a certificate is due to be made anew: while a third of its life is left."""
+    certificate = x509.load_pem_x509_certificate(pem.encode())
+    start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    return end - (end - start) / RENEWAL_SHARE
 
 
 def _names_of(certificate: x509.Certificate) -> list[str]:

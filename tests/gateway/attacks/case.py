@@ -29,7 +29,6 @@ class Case:
     listener: str = "external_api"
     prefix: bytes | None = None
     peer: str | None = None
-    encrypted: bool = False
 
     @property
     def expected(self) -> tuple[int, ...] | str:

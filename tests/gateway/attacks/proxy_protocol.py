@@ -23,7 +23,7 @@ def _line(text: str) -> bytes:
 
 
 def _case(name: str, prefix: bytes, expect: int | str, reaches: tuple[bytes, ...] = (), **more: str) -> Case:
-    return Case(name, _RAW, expect, reaches, prefix=prefix, **more)  # type: ignore[arg-type]
+    return Case(name, _RAW, expect, reaches, prefix=prefix, **more)
 
 
 CONTROLS = [

@@ -73,7 +73,7 @@ class Cluster:
 
 async def test_the_own_certificate_is_made_once_and_its_authority_is_shown_without_a_key() -> None:
     cluster = Cluster()
-    assert await cluster.ensure({}) == ((), None)
+    assert await cluster.ensure({}) == ((), certificates.LONGEST_WAIT)
     assert cluster.calls == [
         "list Certificate ",
         "create Secret demo-ca-key",
@@ -83,7 +83,7 @@ async def test_the_own_certificate_is_made_once_and_its_authority_is_shown_witho
     assert set(cluster.secret("demo-ca")) == {"ca.crt"}
     assert set(cluster.secret("demo-tls")) == {"ca.crt", "tls.crt", "tls.key"}
     assert cluster.secret("demo-ca")["ca.crt"] == cluster.secret("demo-ca-key")["ca.crt"]
-    assert await cluster.ensure({}) == ((), None)
+    assert await cluster.ensure({}) == ((), certificates.LONGEST_WAIT)
     assert cluster.calls == []
 
 
@@ -96,6 +96,20 @@ async def test_it_is_renewed_in_time_by_the_same_authority() -> None:
     assert cluster.calls == ["replace Secret demo-tls"]
     assert cluster.secret("demo-tls")["tls.crt"] != before[0]["tls.crt"]
     assert cluster.secret("demo-ca") == before[1]
+
+
+async def test_renewal_comes_although_nothing_else_happens() -> None:
+    cluster = Cluster()
+    _, again = await cluster.ensure({})
+    passes = 0
+    while "replace Secret demo-tls" not in cluster.calls:
+        assert again is not None
+        cluster.now += datetime.timedelta(seconds=again)
+        _, again = await cluster.ensure({})
+        passes += 1
+    assert passes < 70, "one look a day, and one on time"
+    left = material.LEAF_LIFETIME - (cluster.now - NOW)
+    assert left > material.LEAF_LIFETIME / 3 - datetime.timedelta(minutes=10)
 
 
 async def test_a_new_address_or_host_is_put_into_the_certificate() -> None:
@@ -188,7 +202,7 @@ async def test_somebody_elses_certificate_is_never_touched() -> None:
     held["spec"] = {"secretName": "theirs"}
     with pytest.raises(errors.AlreadyExists, match="Certificate demo-gateway"):
         await cluster.ensure(MANAGED)
-    assert await cluster.ensure({}) == ((), None)
+    assert await cluster.ensure({}) == ((), certificates.LONGEST_WAIT)
     assert cluster.client.objects["Certificate", "demo-gateway"]["spec"] == {"secretName": "theirs"}
 
 
