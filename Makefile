@@ -78,8 +78,9 @@ lock: | $(UV) ## resolve and pin all Python packages anew
 bench: lab ## figures: latency, throughput, requests, memory, restart; writes bench-results.json
 	@$(PY) -m bench --out bench-results.json
 
-bench-gateway: .venv/ready ## what the gateway costs: latency, throughput, streams, memory; writes bench-gateway-results.json
+bench-gateway: lab ## what the gateway costs, and how soon an edit of the access has its effect
 	@$(PY) -m bench.gateway --out bench-gateway-results.json
+	@$(PY) -m bench.access --out bench-access-results.json
 
 clean: ## remove what was made in the checkout
-	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build bench-results.json bench-gateway-results.json
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build bench-results.json bench-gateway-results.json bench-access-results.json

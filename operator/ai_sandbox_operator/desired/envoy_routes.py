@@ -4,7 +4,7 @@ Each listener has one route configuration file. It carries the allowlist, as a p
 an access filter that by itself admits nobody, and for the API one route per key. A change of either
 is one file that Envoy swaps between two requests, without a restart or a drained stream.
 
-Order of judgement: address (403), then path (404), then key (401). Keys are plain text in these
+Order of judgement: address (403), then path (404), method (405), key (401). Keys are plain text in these
 files, so they live in a Secret, and Envoy's admin port stays on the loopback address.
 Sources: Envoy docs/configuration/http/http_filters/rbac_filter, api/v3 route_components.proto.
 """
@@ -29,6 +29,8 @@ Json = dict[str, Any]
 
 #: Every path of the API. All others, `/invocations` with its keyless inference among them, are 404.
 API_PATHS = "/v1/(chat/completions|completions|embeddings|responses|messages|models)"
+#: And every method.
+API_METHODS = "GET|HEAD|POST"
 #: Pods of the gateway. Two, so that one may be drained while the other serves.
 REPLICAS = 2
 #: The filter that limits requests by key, and the type of its configuration.
@@ -39,7 +41,7 @@ METADATA = "sandbox.linode.com"
 #: What a usable key looks like: nothing in it needs escaping but `.` and `+`, and it cannot be guessed.
 _USABLE_KEY = re.compile(r"[A-Za-z0-9_.~+/=-]{16,512}")
 #: Headers by which a client could pass for another one, or learn of the engine's own key.
-_CREDENTIALS = ["authorization", "x-api-key"]
+_CREDENTIALS = ["authorization", "x-api-key", "api-key", "proxy-authorization"]
 _FORWARDING = ["forwarded", "x-forwarded-host", "x-forwarded-port", "x-forwarded-server", "x-real-ip"]
 #: A prefill may be silent for minutes.
 _IDLE, _SOCKET_IDLE = "900s", "3600s"
@@ -216,7 +218,13 @@ def _limits(sandbox: v1alpha1.AISandbox) -> Json:
 def _api_routes(sandbox: v1alpha1.AISandbox, facts: Facts) -> list[Json]:
     path: Json = {"safe_regex": {"regex": API_PATHS}}
     forward: Json = {
-        "route": {"cluster": "engine", "timeout": "0s", "idle_timeout": _IDLE},
+        "route": {
+            "cluster": "engine",
+            "timeout": "0s",
+            "idle_timeout": _IDLE,
+            # Whatever the client calls the gateway, the engine has one name.
+            "host_rewrite_literal": "engine",
+        },
         "request_headers_to_remove": [*_CREDENTIALS, *_FORWARDING, "cookie"],
         # The engine has a key of its own; the client's never leaves the gateway.
         "request_headers_to_add": [_overwrite("authorization", f"Bearer {facts.material.engine_key}")],
@@ -238,7 +246,22 @@ def _api_routes(sandbox: v1alpha1.AISandbox, facts: Facts) -> list[Json]:
                 }
             )
     unauthorized = error("Missing or invalid API key.", "invalid_request_error", "invalid_api_key")
+    methods = {
+        "name": ":method",
+        "string_match": {"safe_regex": {"regex": API_METHODS}},
+        "invert_match": True,
+    }
     return [
+        {
+            # TRACE, for one, would show the engine's key to the client.
+            "name": "method",
+            "match": {**path, "headers": [methods]},
+            "direct_response": {
+                "status": 405,
+                "body_format": error("Method not allowed.", "invalid_request_error", "method_not_allowed"),
+            },
+            "response_headers_to_add": [_overwrite("allow", API_METHODS.replace("|", ", "))],
+        },
         *routes,
         {
             "name": "no-key",

@@ -77,6 +77,6 @@ def report(tally: Tally, examples: int, record_property: Callable[[str, object],
     record_property("fuzz", str(tally))
     print(tally)
     assert tally.sent >= examples
-    assert tally.reached >= examples / 50, "hardly anything good was among it"
+    assert tally.reached >= examples / 100, "hardly anything good was among it"
     assert sum(tally.outcomes.values()) - tally.outcomes["200"] >= examples / 4, "hardly anything bad was"
     assert len(tally.outcomes) >= 3

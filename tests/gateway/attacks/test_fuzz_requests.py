@@ -111,7 +111,7 @@ def test_no_path_but_an_allowed_one_reaches_the_engine(
         raw = message(method + b" " + path + b" HTTP/1.1", site.HOST, *key)
         fuzzing.check(plain, tally, raw, site.FROM_OFFICE)
 
-    methods = st.sampled_from([b"GET", b"GET", b"POST", b"OPTIONS", b"TRACE"])
+    methods = st.sampled_from([b"GET", b"GET", b"POST", b"POST", b"TRACE"])
     fuzzing.sweep(examples, st.tuples(methods, _PATH, _KEYS), each)
     fuzzing.report(tally, examples, record_property)
 

@@ -136,7 +136,7 @@ def test_keys_that_admit_nobody_are_left_out(value: str, usable: bool) -> None:
     known = dataclasses.replace(
         samples.FACTS, material=dataclasses.replace(samples.MATERIAL, api_keys={"default": value})
     )
-    assert route_names({}, known) == ["key:default"] * 2 * usable + ["no-key", "other"]
+    assert route_names({}, known) == ["method", *["key:default"] * 2 * usable, "no-key", "other"]
 
 
 def route_names(spec: Spec, known: facts.Facts = samples.FACTS) -> list[str]:
@@ -147,6 +147,7 @@ def route_names(spec: Spec, known: facts.Facts = samples.FACTS) -> list[str]:
 
 def test_only_keys_named_in_the_spec_are_served() -> None:
     assert route_names({"access": {"apiKeys": [{"name": "alice"}, {"name": "unmade"}]}}) == [
+        "method",
         "key:alice",
         "key:alice",
         "no-key",
