@@ -137,14 +137,18 @@ def test_defaults_of_entries_are_visible_too(server: ControlPlane) -> None:
         "gpu": {"tolerations": [{"key": "dedicated"}]},
     }
     spec["chat"]["oidc"]["clientSecretRef"] = tables.SECRET_REF
-    spec["chat"]["oidc"]["roles"] = {}
+    spec["chat"]["oidc"]["roles"] = {"allowed": ["staff"], "admin": ["ops"]}
     code, stored = _dry_run(server, tables.manifest(spec))
 
     assert code == 201, stored
     access = stored["spec"]["access"]
     assert access["allowlist"] == [{"cidr": "203.0.113.4/32", "description": "", "to": ["Chat", "API"]}]
     assert access["inCluster"] == [{"to": ["Chat", "API"]}]
-    assert stored["spec"]["chat"]["oidc"]["roles"] == {"claim": "roles", "allowed": [], "admin": []}
+    assert stored["spec"]["chat"]["oidc"]["roles"] == {
+        "claim": "roles",
+        "allowed": ["staff"],
+        "admin": ["ops"],
+    }
     assert stored["spec"]["gpu"]["tolerations"] == [
         {"key": "dedicated", "operator": "Equal", "value": "", "effect": ""}
     ]

@@ -115,7 +115,7 @@ async def test_nothing_is_read_while_nothing_changes() -> None:
     assert one.reads == 1
 
 
-async def test_a_secret_that_is_gone_stays_mounted() -> None:
+async def test_a_secret_that_is_gone_stays_mounted(caplog: pytest.LogCaptureFixture) -> None:
     one = Kubelet(0.01)
     await one.start()
     one.there = False
@@ -123,6 +123,7 @@ async def test_a_secret_that_is_gone_stays_mounted() -> None:
     one.change_pod()
     await settle()
     assert one.mounted == ["v1"]
+    assert caplog.records == []
 
 
 async def test_a_pod_that_is_held_catches_up_when_it_is_released() -> None:

@@ -179,6 +179,8 @@ class Mounts:
             log.debug("mounts of %s: %r", entry.pod["metadata"]["name"], error)
             if entry.pod["metadata"]["uid"] in self._pods:
                 self._schedule(entry)
+        except Exception:
+            log.exception("mounts of %s", entry.pod["metadata"]["name"])
         finally:
             entry.task = None
 
