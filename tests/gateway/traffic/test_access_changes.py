@@ -180,7 +180,8 @@ def _renamed(resource: dict[str, Any]) -> None:
 
 
 def _unknown_cluster(resource: dict[str, Any]) -> None:
-    resource["virtual_hosts"][0]["routes"][0]["route"]["cluster"] = ""
+    routes = resource["virtual_hosts"][0]["routes"]
+    next(route["route"] for route in routes if "route" in route)["cluster"] = ""
 
 
 def _bad_expression(resource: dict[str, Any]) -> None:
