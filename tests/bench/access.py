@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import base64
 import json
 import pathlib
 import ssl
@@ -18,7 +17,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from ai_sandbox_operator.api import kinds, names
+from ai_sandbox_operator.api import kinds
 from bench.figures import spread
 from lab.cluster.lab import Lab
 from lab.envoy import process
@@ -49,15 +48,14 @@ class Bench:
         await world.until(NAME, "Ready", timeout=90)
         status = (await world.sandbox(NAME))["status"]
         self._balancer = status["linode"]["nodeBalancerID"]
-        authority = await self._values(status["endpoints"]["caSecretName"])
+        authority = await self._world.values(status["endpoints"]["caSecretName"])
         self._tls = ssl.create_default_context(cadata=authority["ca.crt"])
-        selector = f"{names.LABEL_SANDBOX}={NAME},{names.LABEL_COMPONENT}=gateway"
-        pods = await world.api.list_all(kinds.POD, world.namespace, label_selector=selector)
+        pods = await world.pods(NAME, "gateway")
         self._addresses = [world.lab.loopback(pod["status"]["podIP"]) for pod in pods]
 
     async def allowlist(self, *, wider: bool) -> dict[str, float]:
         """Seconds until each layer holds the edited allowlist."""
-        key = (await self._values(f"{NAME}-api-keys"))["default"]
+        key = (await self._world.values(f"{NAME}-api-keys"))["default"]
         status = 200 if wider else 403
         edit = {"access": {"allowlist": WITH if wider else WITHOUT}}
         return await self._effects(
@@ -76,10 +74,10 @@ class Bench:
             await self._world.edit(NAME, {"access": {"apiKeys": [{"name": "default"}]}})
             await self._settle()
         keys = ["default", "laptop"]
-        value = "" if added else (await self._values(f"{NAME}-api-keys"))["laptop"]
+        value = "" if added else (await self._world.values(f"{NAME}-api-keys"))["laptop"]
 
         async def answers() -> bool:
-            found = value or (await self._values(f"{NAME}-api-keys")).get("laptop", "")
+            found = value or (await self._world.values(f"{NAME}-api-keys")).get("laptop", "")
             return bool(found) and await self._answers(found, OFFICE, 200 if added else 401)()
 
         edit = {"access": {"apiKeys": [{"name": name} for name in (keys if added else keys[:1])]}}
@@ -138,10 +136,6 @@ class Bench:
 
     async def _protected(self) -> bool:
         return bool((await self._world.condition(NAME, "NetworkProtected"))["status"] == "True")
-
-    async def _values(self, secret: str) -> dict[str, str]:
-        body = await self._world.api.get(kinds.SECRET, self._world.namespace, secret)
-        return {key: base64.b64decode(value).decode() for key, value in body["data"].items()}
 
 
 async def _run(turns: int) -> dict[str, Any]:

@@ -44,25 +44,9 @@ def name(lab: Lab) -> str:
     return f"a-{uuid.uuid4().hex[:6]}"
 
 
-async def gateways(world: World, name: str) -> list[dict[str, Any]]:
-    selector = f"{names.LABEL_SANDBOX}={name},{names.LABEL_COMPONENT}=gateway"
-    return await world.api.list_all(kinds.POD, world.namespace, label_selector=selector)
-
-
-async def keys_of(world: World, name: str) -> dict[str, str]:
-    secret = await world.api.get(kinds.SECRET, world.namespace, f"{name}-api-keys")
-    return {key: base64.b64decode(value).decode() for key, value in secret["data"].items()}
-
-
 async def put_keys(world: World, name: str, values: dict[str, str | None]) -> None:
     data = {key: value and base64.b64encode(value.encode()).decode() for key, value in values.items()}
     await world.api.merge_patch(kinds.SECRET, world.namespace, f"{name}-api-keys", {"data": data})
-
-
-async def revision(world: World, name: str) -> str:
-    secret = await world.api.get(kinds.SECRET, world.namespace, f"{name}-gateway")
-    found: str = secret["metadata"]["annotations"][names.ANNOTATION_ACCESS_REVISION]
-    return found
 
 
 async def test_one_gateway_that_serves_an_earlier_allowlist_is_enough_to_deny_protection(
@@ -70,7 +54,7 @@ async def test_one_gateway_that_serves_an_earlier_allowlist_is_enough_to_deny_pr
 ) -> None:
     await world.apply(name, public())
     await placed(world, name)
-    stale = (await gateways(world, name))[0]["metadata"]["name"]
+    stale = (await world.pods(name, "gateway"))[0]["metadata"]["name"]
     rule = world.lab.nodes.behave("normal", prefix=stale, status="frozen")
     await world.edit(name, {"access": {"allowlist": [{"cidr": "203.0.113.8/30"}]}})
     told = await world.until(name, "NetworkProtected", "False", reason="ProtectionPending")
@@ -97,7 +81,7 @@ async def test_a_gateway_that_does_not_answer_is_not_protected(
 ) -> None:
     await world.apply(name, {**INSIDE})
     await world.until(name, "NetworkProtected")
-    pod = (await gateways(world, name))[1]["metadata"]["name"]
+    pod = (await world.pods(name, "gateway"))[1]["metadata"]["name"]
     fields: dict[str, Any] = (
         {"status": "unreachable"} if behaviour == "unreachable" else {"status_seconds": 8}
     )
@@ -125,8 +109,8 @@ async def test_a_changed_allowlist_takes_effect_in_seconds_with_a_kubelet_that_s
     assert time.monotonic() - began < 10
     await world.quiet(1.0)
     written = sorted(str(one) for one in world.proxy.attempts(mark))
-    pods = [one["metadata"] for one in await gateways(world, name)]
-    wanted = await revision(world, name)
+    pods = [one["metadata"] for one in await world.pods(name, "gateway")]
+    wanted = await world.access_revision(name)
     assert {one["annotations"][names.ANNOTATION_ACCESS_REVISION] for one in pods} == {wanted}
     assert sum("pods" in one for one in written) == 2, "each gateway pod is touched once"
     assert sum("networkpolicies" in one for one in written) == 1
@@ -140,7 +124,7 @@ async def test_new_gateway_pods_are_not_touched(world: World, name: str) -> None
     await world.until(name, "NetworkProtected")
     assert not any(
         names.ANNOTATION_ACCESS_REVISION in (pod["metadata"].get("annotations") or {})
-        for pod in await gateways(world, name)
+        for pod in await world.pods(name, "gateway")
     )
     world.lab.nodes.sync(0.5)
 
@@ -150,18 +134,18 @@ async def test_keys_are_added_rotated_and_revoked_in_the_spec_or_in_the_secret(
 ) -> None:
     await world.apply(name, {**INSIDE, "access": {"apiKeys": [{"name": "alice"}, {"name": "bob"}]}})
     await world.until(name, "NetworkProtected")
-    first, before = await keys_of(world, name), await revision(world, name)
+    first, before = await world.values(f"{name}-api-keys"), await world.access_revision(name)
     assert set(first) == {"alice", "bob"}
 
     async def changed() -> bool:
-        return await revision(world, name) != before
+        return await world.access_revision(name) != before
 
     # Overlap: the old key stays beside the new one.
     own = "a-key-of-ones-own-0123456789"
     await put_keys(world, name, {"alice": f"{own}\n{first['alice']}"})
     await world.eventually(changed, what="the overlap")
     await world.until(name, "NetworkProtected")
-    served = await _served(world, name)
+    served = (await world.values(f"{name}-gateway"))["rds-internal-api.json"]
     assert all(key in served for key in (own, first["alice"], first["bob"]))
     # The old one goes.
     await put_keys(world, name, {"alice": own})
@@ -169,20 +153,15 @@ async def test_keys_are_added_rotated_and_revoked_in_the_spec_or_in_the_secret(
     # An entry that is removed from the Secret is made anew; one that the spec drops is gone.
     await put_keys(world, name, {"bob": None})
     await world.eventually(lambda: _absent(world, name, first["bob"]), what="the end of bob's first key")
-    assert (await keys_of(world, name))["bob"] not in ("", first["bob"])
+    assert (await world.values(f"{name}-api-keys"))["bob"] not in ("", first["bob"])
     await world.edit(name, {"access": {"apiKeys": [{"name": "bob"}]}})
     await world.eventually(lambda: _absent(world, name, own), what="the end of alice")
-    assert set(await keys_of(world, name)) == {"bob"}
+    assert set(await world.values(f"{name}-api-keys")) == {"bob"}
     await world.until(name, "NetworkProtected")
 
 
-async def _served(world: World, name: str) -> str:
-    secret = await world.api.get(kinds.SECRET, world.namespace, f"{name}-gateway")
-    return base64.b64decode(secret["data"]["rds-internal-api.json"]).decode()
-
-
 async def _absent(world: World, name: str, key: str) -> bool:
-    return key not in await _served(world, name)
+    return key not in (await world.values(f"{name}-gateway"))["rds-internal-api.json"]
 
 
 async def test_a_key_that_is_none_is_told_without_showing_it(world: World, name: str) -> None:
@@ -224,7 +203,7 @@ async def test_cert_manager_is_found_when_it_comes_and_asked_for_the_certificate
         told = await world.until(name, "SpecValid", "False", reason="CertificatePending", timeout=45)
         live = await world.api.get(kinds.CERTIFICATE, world.namespace, f"{name}-gateway")
         assert live["spec"]["dnsNames"] == ["ai.example.com"]
-        assert not [p for p in await gateways(world, name) if p["status"]["phase"] == "Running"], (
+        assert not [p for p in await world.pods(name, "gateway") if p["status"]["phase"] == "Running"], (
             "without a certificate nothing serves"
         )
         await cert_manager.say(world.api, live, "False", "the order is pending")

@@ -152,20 +152,14 @@ async def test_an_object_of_somebody_else_is_never_touched_and_blocks_nothing_el
     await world.until(name, "SpecValid", timeout=70)
 
 
-async def keys_of(world: World, name: str) -> dict[str, str]:
-    secret = await world.api.get(kinds.SECRET, world.namespace, f"{name}-api-keys")
-    return {key: base64.b64decode(value).decode() for key, value in secret["data"].items()}
-
-
 async def configuration(world: World, name: str) -> str:
-    secret = await world.api.get(kinds.SECRET, world.namespace, f"{name}-gateway")
-    return "".join(base64.b64decode(value).decode() for value in secret["data"].values())
+    return "".join((await world.values(f"{name}-gateway")).values())
 
 
 async def test_a_key_that_its_owner_chose_is_kept_and_reaches_the_gateway(world: World, name: str) -> None:
     await world.apply(name, {"lifecycle": {"state": "Suspended"}})
     await world.until(name, "NetworkProtected")
-    generated = (await keys_of(world, name))["default"]
+    generated = (await world.values(f"{name}-api-keys"))["default"]
     assert generated in await configuration(world, name)
     chosen = "sk-chosen-by-hand-0123456789abcdef0123456789"
     patch = {"data": {"default": base64.b64encode(chosen.encode()).decode()}}
@@ -176,22 +170,22 @@ async def test_a_key_that_its_owner_chose_is_kept_and_reaches_the_gateway(world:
         return chosen in text and generated not in text
 
     await world.eventually(reached, timeout=RESTORED, what="the new key at the gateway")
-    assert await keys_of(world, name) == {"default": chosen}
+    assert await world.values(f"{name}-api-keys") == {"default": chosen}
     await world.edit(name, {"access": {"apiKeys": [{"name": "default"}, {"name": "second"}]}})
 
     async def added() -> bool:
-        keys = await keys_of(world, name)
+        keys = await world.values(f"{name}-api-keys")
         served = "second" in keys and keys["second"] in await configuration(world, name)
         return served and keys["default"] == chosen
 
     await world.eventually(added, timeout=RESTORED, what="the second key")
-    second = (await keys_of(world, name))["second"]
+    second = (await world.values(f"{name}-api-keys"))["second"]
     await world.edit(name, {"access": {"apiKeys": [{"name": "second"}]}})
 
     async def removed() -> bool:
-        return await keys_of(world, name) == {"second": second} and chosen not in await configuration(
-            world, name
-        )
+        return await world.values(f"{name}-api-keys") == {
+            "second": second
+        } and chosen not in await configuration(world, name)
 
     await world.eventually(removed, timeout=RESTORED, what="the end of the first key")
     assert second in await configuration(world, name)

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from ai_sandbox_operator.api import kinds, names
+from ai_sandbox_operator.api import kinds
+from ai_sandbox_operator.observed import served
 from lab.cluster.lab import Lab
 from lab.envoy import process
 from lab.world import World
@@ -63,14 +64,12 @@ class Site:
         self.world = world
 
     async def addresses(self) -> list[str]:
-        selector = f"{names.LABEL_SANDBOX}={NAME},{names.LABEL_COMPONENT}=gateway"
-        pods = await self.world.api.list_all(kinds.POD, self.world.namespace, label_selector=selector)
+        pods = await self.world.pods(NAME, "gateway")
         living = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
         return [self.world.lab.loopback(pod["status"]["podIP"]) for pod in living]
 
     async def secret(self, name: str) -> dict[str, str]:
-        body = await self.world.api.get(kinds.SECRET, self.world.namespace, name)
-        values = {key: base64.b64decode(value).decode() for key, value in body["data"].items()}
+        values = await self.world.values(name)
         if name == f"{NAME}-api-keys":
             SEEN.update(key for entry in values.values() for key in entry.split())
         return values
@@ -105,21 +104,16 @@ class Site:
 
     async def settled(self, change: Callable[[], Any]) -> float:
         """Make a change and wait until the operator says that it is in effect; the seconds it took."""
-        revision = await self.revision()
+        revision = await self.world.access_revision(NAME)
         began = time.monotonic()
         await change()
 
         async def changed() -> bool:
-            return await self.revision() != revision
+            return await self.world.access_revision(NAME) != revision
 
         await self.world.eventually(changed, what="the new revision")
         await self.world.until(NAME, "NetworkProtected")
         return time.monotonic() - began
-
-    async def revision(self) -> str:
-        body = await self.world.api.get(kinds.SECRET, self.world.namespace, f"{NAME}-gateway")
-        found: str = body["metadata"]["annotations"][names.ANNOTATION_ACCESS_REVISION]
-        return found
 
 
 @pytest.fixture
@@ -223,19 +217,14 @@ async def test_the_certificate_names_the_nodebalancer_and_a_renewed_one_is_serve
 
 async def test_a_gateway_pod_that_is_replaced_serves_the_same(site: Site) -> None:
     key = (await site.secret(f"{NAME}-api-keys"))["bob"]
-    selector = f"{names.LABEL_SANDBOX}={NAME},{names.LABEL_COMPONENT}=gateway"
-    pods = await site.world.api.list_all(kinds.POD, site.world.namespace, label_selector=selector)
-    gone = pods[0]["metadata"]
+    gone = (await site.world.pods(NAME, "gateway"))[0]["metadata"]
     await site.world.api.delete(kinds.POD, site.world.namespace, gone["name"], uid=gone["uid"])
 
     async def replaced() -> bool:
-        now = await site.world.api.list_all(kinds.POD, site.world.namespace, label_selector=selector)
-        ready = [
-            p
-            for p in now
-            if any(c["type"] == "Ready" and c["status"] == "True" for c in p["status"].get("conditions", ()))
+        now = await site.world.pods(NAME, "gateway")
+        return len([pod for pod in now if served.ready(pod)]) == 2 and gone["uid"] not in [
+            p["metadata"]["uid"] for p in now
         ]
-        return len(ready) == 2 and gone["uid"] not in [p["metadata"]["uid"] for p in now]
 
     await site.world.eventually(replaced, what="the new pod")
     await site.world.until(NAME, "NetworkProtected")

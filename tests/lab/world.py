@@ -7,6 +7,7 @@ operator talks through the proxy, so what the proxy sees is what the operator di
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import pathlib
 import time
@@ -149,6 +150,25 @@ class World:
             for kind in kinds.CHILDREN
             for item in await self.api.list_all(kind, self.namespace, label_selector=selector)
         }
+
+    async def values(self, secret: str) -> dict[str, str]:
+        """What a Secret holds, in the clear.
+
+        Raises:
+            errors.NotFound: there is none.
+        """
+        body = await self.api.get(kinds.SECRET, self.namespace, secret)
+        return {key: base64.b64decode(value).decode() for key, value in (body.get("data") or {}).items()}
+
+    async def pods(self, name: str, component: str) -> list[Object]:
+        """The pods of one component of a sandbox, those that end among them."""
+        selector = f"{names.LABEL_SANDBOX}={name},{names.LABEL_COMPONENT}={component}"
+        return await self.api.list_all(kinds.POD, self.namespace, label_selector=selector)
+
+    async def access_revision(self, name: str) -> str:
+        """The revision of allowlist and keys that the gateway's Secret holds."""
+        body = await self.api.get(kinds.SECRET, self.namespace, f"{name}-gateway")
+        return str(body["metadata"]["annotations"][names.ANNOTATION_ACCESS_REVISION])
 
     async def condition(self, name: str, type_: str) -> Object:
         """A condition of the current generation; status Unknown when there is none."""

@@ -17,7 +17,7 @@ from . import common
 Network = validation.Network
 
 
-def parse(cidr: str) -> validation.Network | None:
+def parse(cidr: str) -> Network | None:
     """The network of an allowlist entry, read as admission reads it; None if it is not one.
 
     An entry that cannot be read admits nobody and does not keep the other entries from taking effect.

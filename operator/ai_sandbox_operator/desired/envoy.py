@@ -27,11 +27,6 @@ _MAX_CONNECTIONS = 4096
 MAX_HEAP_BYTES = 900 * 1024 * 1024
 
 
-def files(sandbox: v1alpha1.AISandbox, facts: Facts) -> dict[str, str]:
-    """Every file of the configuration directory."""
-    return configuration(sandbox, facts)[1]
-
-
 def configuration(sandbox: v1alpha1.AISandbox, facts: Facts) -> tuple[str, dict[str, str]]:
     """The revision that the gateway will report, and every file of the configuration directory."""
     entries = envoy_routes.entries(sandbox)

@@ -23,7 +23,7 @@ from typing import Any
 from ai_sandbox_operator.api import v1alpha1
 
 from . import allowlist
-from .facts import Facts
+from .facts import Facts, split_keys
 
 Json = dict[str, Any]
 
@@ -84,13 +84,10 @@ def usable_key(value: str) -> bool:
     return _USABLE_KEY.fullmatch(value) is not None
 
 
-def split_keys(value: str) -> list[str]:
-    """The keys in one entry of the Secret: one per line, so that an old one may overlap with its successor."""
-    return value.split()
-
-
 def configurations(sandbox: v1alpha1.AISandbox, facts: Facts) -> tuple[str, dict[str, Json]]:
-    """The route configurations by file, and the revision that names exactly them.
+    """The revision that names exactly these route configurations, and they by file.
+
+    Envoy reports the revision in `rds.<name>.version_text`.
 
     The revision is the access revision, then a fingerprint of everything that is served. It is keyed
     with the engine's key, because statistics are no secret and a key that a user chose may be guessable.
@@ -101,15 +98,10 @@ def configurations(sandbox: v1alpha1.AISandbox, facts: Facts) -> tuple[str, dict
     return f"{allowlist.access_revision(sandbox)}-{digest[:12]}", routes
 
 
-def served_revision(sandbox: v1alpha1.AISandbox, facts: Facts) -> str:
-    """Version of the route configurations, as Envoy reports it in `rds.<name>.version_text`."""
-    return configurations(sandbox, facts)[0]
-
-
 def _route_configuration(entry: Entry, sandbox: v1alpha1.AISandbox, facts: Facts) -> Json:
     """The route configuration of one listener."""
-    routes = _api_routes(sandbox, facts) if entry.target == "API" else _chat_routes()
-    limits = _limits(sandbox) if entry.target == "API" else {}
+    shares = _shares(sandbox) if entry.target == "API" else {}
+    routes = _api_routes(sandbox, facts, shares) if entry.target == "API" else _chat_routes()
     return {
         "@type": "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
         "name": entry.name,
@@ -122,7 +114,7 @@ def _route_configuration(entry: Entry, sandbox: v1alpha1.AISandbox, facts: Facts
                         "@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBACPerRoute",
                         "rbac": {"rules": _rules(entry, sandbox, facts)},
                     },
-                    **limits,
+                    **_limits(shares),
                 },
                 "routes": routes,
             }
@@ -177,18 +169,22 @@ def _keys(sandbox: v1alpha1.AISandbox, facts: Facts) -> list[tuple[str, str]]:
     return [(name, value) for name, value in found if usable_key(value)]
 
 
-def _limits(sandbox: v1alpha1.AISandbox) -> Json:
-    """Buckets of the keys that have a limit, filled steadily.
+def _shares(sandbox: v1alpha1.AISandbox) -> dict[str, int]:
+    """Requests per minute that one gateway pod gives to each key with a limit.
 
-    Each gateway pod counts for itself, so each gives its share; both together never give more than
-    the limit, rounded up.
+    Each pod counts for itself, so each gives its share; both together never give more than the limit,
+    rounded up.
     """
-    limited = {
+    return {
         key.name: math.ceil(key.requests_per_minute / REPLICAS)
         for key in sandbox.spec.access.api_keys
         if key.requests_per_minute is not None
     }
-    if not limited:
+
+
+def _limits(shares: Mapping[str, int]) -> Json:
+    """Buckets of the keys that have a limit, filled steadily."""
+    if not shares:
         return {}
     always = {"default_value": {"numerator": 100, "denominator": "HUNDRED"}}
     return {
@@ -209,13 +205,13 @@ def _limits(sandbox: v1alpha1.AISandbox) -> Json:
                         "fill_interval": "60s",
                     },
                 }
-                for name, share in sorted(limited.items())
+                for name, share in sorted(shares.items())
             ],
         }
     }
 
 
-def _api_routes(sandbox: v1alpha1.AISandbox, facts: Facts) -> list[Json]:
+def _api_routes(sandbox: v1alpha1.AISandbox, facts: Facts, shares: Mapping[str, int]) -> list[Json]:
     path: Json = {"safe_regex": {"regex": API_PATHS}}
     forward: Json = {
         "route": {
@@ -229,10 +225,10 @@ def _api_routes(sandbox: v1alpha1.AISandbox, facts: Facts) -> list[Json]:
         # The engine has a key of its own; the client's never leaves the gateway.
         "request_headers_to_add": [_overwrite("authorization", f"Bearer {facts.material.engine_key}")],
     }
-    limited = {key.name for key in sandbox.spec.access.api_keys if key.requests_per_minute is not None}
     routes: list[Json] = []
     for name, value in _keys(sandbox, facts):
-        draws = {"rate_limits": [{"actions": [_descriptor("key", name)]}]} if name in limited else {}
+        descriptor = {"generic_key": {"descriptor_key": "key", "descriptor_value": name}}
+        draws = {"rate_limits": [{"actions": [descriptor]}]} if name in shares else {}
         bearer = {"safe_regex": {"regex": f"(?i:bearer) {re.escape(value)}"}}
         for header, match in (("authorization", bearer), ("x-api-key", {"exact": value})):
             # The name of the route is the name of the key in the access log.
@@ -308,10 +304,6 @@ def _chat_routes() -> list[Json]:
 def _not_found(name: str, match: Json) -> Json:
     body = error("Unknown path.", "invalid_request_error", "not_found")
     return {"name": name, "match": match, "direct_response": {"status": 404, "body_format": body}}
-
-
-def _descriptor(key: str, value: str) -> Json:
-    return {"generic_key": {"descriptor_key": key, "descriptor_value": value}}
 
 
 def _overwrite(header: str, value: str, *, raw: bool = False) -> Json:

@@ -24,6 +24,11 @@ class Release:
     gateway_image: str = "envoyproxy/envoy:v1.40.0"
 
 
+def split_keys(entry: str) -> list[str]:
+    """The keys in one entry of the Secret: one per line, so that an old one may overlap with its successor."""
+    return entry.split()
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class Material:
     """Secret values of one sandbox. No repr: they must not reach a log by accident (I6)."""
@@ -37,7 +42,7 @@ class Material:
     @property
     def values(self) -> tuple[str, ...]:
         """Every secret value."""
-        keys = [key for entry in self.api_keys.values() for key in entry.split()]
+        keys = [key for entry in self.api_keys.values() for key in split_keys(entry)]
         return self.engine_key, self.chat_session_key, self.chat_admin_password, *keys
 
 

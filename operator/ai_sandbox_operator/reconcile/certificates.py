@@ -53,18 +53,19 @@ class Certificates:
             errors.AlreadyExists: an object of that name is somebody else's; the message names it.
             errors.KubeError: the API server refused.
         """
+        mode = sandbox.spec.access.tls.mode
+        if mode != "CertManager":
+            await self._withdraw(sandbox)
+        if mode not in ("CertManager", "SelfSigned"):
+            return (), None
         wanted = material.subject_names(
             sandbox=sandbox.metadata.name,
             namespace=sandbox.metadata.namespace,
             hostnames=sandbox.spec.access.hostnames,
             public_names=public_names,
         )
-        mode = sandbox.spec.access.tls.mode
         if mode == "CertManager":
             return await self._ask(sandbox, certificate.subjects(sandbox, wanted))
-        await self._withdraw(sandbox)
-        if mode != "SelfSigned":
-            return (), None
         leaf = await self._issue(sandbox, children, wanted)
         # Nothing else may happen to the sandbox until then.
         due = (material.renewal_time(leaf) - self._now()).total_seconds()

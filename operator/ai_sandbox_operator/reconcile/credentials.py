@@ -80,9 +80,7 @@ class Credentials:
 
     async def _sync_keys(self, stored: seen.Seen, wanted: list[str], keys: dict[str, str]) -> dict[str, str]:
         """Make values for new names and drop those of removed ones; nothing else in the Secret changes."""
-        added = {
-            name: material.api_key() for name in wanted if not envoy_routes.split_keys(keys.get(name, ""))
-        }
+        added = {name: material.api_key() for name in wanted if not facts.split_keys(keys.get(name, ""))}
         removed = [name for name in keys if name not in wanted]
         if not added and not removed:
             return keys
@@ -105,12 +103,12 @@ def unusable_keys(sandbox: v1alpha1.AISandbox, children: Children) -> tuple[judg
             message=f"Secret {name}, entry {key}: a value is too short, too long or has other characters",
         )
         for key in wanted
-        if not all(map(envoy_routes.usable_key, envoy_routes.split_keys(stored.get(key, ""))))
+        if not all(map(envoy_routes.usable_key, facts.split_keys(stored.get(key, ""))))
     )
 
 
 def _usable(entry: str) -> bool:
-    return any(map(envoy_routes.usable_key, envoy_routes.split_keys(entry)))
+    return any(map(envoy_routes.usable_key, facts.split_keys(entry)))
 
 
 def _record(children: Children, name: str) -> seen.Seen | None:

@@ -174,7 +174,7 @@ def needs_renewal(
         return "it cannot be read, or another authority signed it"
     if now < certificate.not_valid_before_utc:
         return "it is not valid yet"
-    if now >= renewal_time(pem):
+    if now >= _renewal_time(certificate):
         return f"it ends on {certificate.not_valid_after_utc:%Y-%m-%d}"
     if wanted is None:
         return None
@@ -221,7 +221,10 @@ def _covers(name: str, host: str) -> bool:
 
 def renewal_time(pem: str) -> datetime.datetime:
     """When a certificate is due to be made anew: while a third of its life is left."""
-    certificate = x509.load_pem_x509_certificate(pem.encode())
+    return _renewal_time(x509.load_pem_x509_certificate(pem.encode()))
+
+
+def _renewal_time(certificate: x509.Certificate) -> datetime.datetime:
     start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     return end - (end - start) / RENEWAL_SHARE
 

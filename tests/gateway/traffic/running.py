@@ -108,7 +108,7 @@ class Running(envoy_process.Gateway):
 
     def damage(self, sandbox: v1alpha1.AISandbox, known: facts.Facts, edits: Mapping[str, Edit]) -> None:
         """Write a configuration some of whose files are edited after rendering."""
-        files = {name: self._rewrite(text) for name, text in envoy.files(sandbox, known).items()}
+        files = {name: self._rewrite(text) for name, text in envoy.configuration(sandbox, known)[1].items()}
         files.update({name: edit(files[name]) for name, edit in edits.items()})
         envoy_process.publish(self.config, files, self._versions)
         self._versions += 1

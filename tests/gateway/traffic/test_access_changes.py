@@ -89,15 +89,22 @@ async def test_a_key_is_rotated_with_an_overlap_and_then_revoked(site: Opening) 
             await change(one, fleet, both, keys(), {**dict.fromkeys(olds, 401), "other": 401})
 
 
+def office_and_stranger(one: Site) -> Fleet:
+    outer, chat = one.gateway.port("external_api"), one.gateway.port("external_chat")
+    tls = trusting(one.authority)
+    fleet = Fleet()
+    fleet.add("office", Caller(outer, OFFICE, KEY, tls), 200)
+    fleet.add("office, fresh", Caller(outer, OFFICE, KEY, tls, fresh=True), 200)
+    fleet.add("office, chat", Caller(chat, OFFICE, tls=tls, path="/api/models"), 200)
+    fleet.add("stranger", Caller(outer, STRANGER, KEY, tls), 403)
+    return fleet
+
+
 async def test_the_allowlist_is_widened_and_narrowed(site: Opening) -> None:
     async with site() as one:
         outer, chat = one.gateway.port("external_api"), one.gateway.port("external_chat")
         tls = trusting(one.authority)
-        fleet = Fleet()
-        fleet.add("office", Caller(outer, OFFICE, KEY, tls), 200)
-        fleet.add("office, fresh", Caller(outer, OFFICE, KEY, tls, fresh=True), 200)
-        fleet.add("office, chat", Caller(chat, OFFICE, tls=tls, path="/api/models"), 200)
-        fleet.add("stranger", Caller(outer, STRANGER, KEY, tls), 403)
+        fleet = office_and_stranger(one)
         fleet.add("stranger, fresh", Caller(outer, STRANGER, KEY, tls, fresh=True), 403)
         fleet.add("stranger, chat", Caller(chat, STRANGER, tls=tls, path="/api/models"), 403)
         fleet.add("inside", Caller(one.gateway.port("internal_api"), None, KEY, tls), 200)
@@ -145,13 +152,8 @@ async def test_of_many_edits_in_quick_succession_the_last_one_holds(site: Openin
 
 async def test_an_invalid_update_is_rejected_and_the_old_one_stays(site: Opening) -> None:
     async with site() as one:
-        outer, chat = one.gateway.port("external_api"), one.gateway.port("external_chat")
-        tls = trusting(one.authority)
-        fleet = Fleet()
-        fleet.add("office", Caller(outer, OFFICE, KEY, tls), 200)
-        fleet.add("office, fresh", Caller(outer, OFFICE, KEY, tls, fresh=True), 200)
-        fleet.add("office, chat", Caller(chat, OFFICE, tls=tls, path="/api/models"), 200)
-        fleet.add("stranger", Caller(outer, STRANGER, KEY, tls), 403)
+        fleet = office_and_stranger(one)
+        outer, tls = one.gateway.port("external_api"), trusting(one.authority)
         fleet.add("without key", Caller(outer, OFFICE, None, tls), 401)
         wider = encrypted(allowlist=[{"cidr": "0.0.0.0/0"}])
         damages = {

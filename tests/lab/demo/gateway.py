@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import json
 import time
 from typing import Any
 
-from ai_sandbox_operator.api import kinds, names
+from ai_sandbox_operator.api import names
 from lab.demo.curl import Answer, Curl, shown
 from lab.demo.stage import Stage
 from lab.envoy.balancer import Balancer
@@ -140,24 +139,19 @@ class GatewayChapter:
         """What a user reads from the cluster: address, authority, keys."""
         endpoints = (await self._world.sandbox(self._name))["status"]["endpoints"]
         self._address = endpoints["api"].split("://")[1].split(":")[0]
-        authority = await self._secret(endpoints["caSecretName"])
+        authority = await self._world.values(endpoints["caSecretName"])
         (self._world.folder / "ca.crt").write_text(authority["ca.crt"])
-        keys = await self._secret(f"{self._name}-api-keys")
+        keys = await self._world.values(f"{self._name}-api-keys")
         self._keys |= {name.upper(): value for name, value in keys.items()}
 
-    async def _secret(self, name: str) -> dict[str, str]:
-        live = await self._world.api.get(kinds.SECRET, self._world.namespace, name)
-        return {key: base64.b64decode(value).decode() for key, value in live["data"].items()}
-
     async def _pods(self) -> set[tuple[str, int]]:
-        selector = f"{names.LABEL_SANDBOX}={self._name},{names.LABEL_COMPONENT}=gateway"
-        pods = await self._world.api.list_all(kinds.POD, self._world.namespace, label_selector=selector)
+        pods = await self._world.pods(self._name, "gateway")
         return {(p["metadata"]["uid"], p["status"]["containerStatuses"][0]["restartCount"]) for p in pods}
 
     async def _engine_saw(self) -> None:
         seen = self._world.lab.nodes.upstream(self._world.namespace, self._name)
         engine = [one["headers"] for one in seen if one["component"] == "engine"]
-        own = {f"Bearer {key}" for key in (await self._secret(f"{self._name}-engine-key")).values()}
+        own = {f"Bearer {key}" for key in (await self._world.values(f"{self._name}-engine-key")).values()}
         self._stage.claim(
             bool(engine) and {headers["authorization"] for headers in engine} <= own,
             "the engine saw only its own key, never a client's",

@@ -30,6 +30,7 @@ from typing import Any
 
 from ai_sandbox_operator.api import v1alpha1
 from ai_sandbox_operator.desired import envoy, envoy_routes, facts
+from ai_sandbox_operator.observed import served
 from lab.envoy.layout import binary as binary
 from lab.envoy.layout import publish as publish
 
@@ -120,7 +121,7 @@ class Gateway:
 
     def write(self, sandbox: v1alpha1.AISandbox, known: facts.Facts) -> None:
         """Replace the configuration as the kubelet replaces a mounted Secret."""
-        files = envoy.files(sandbox, known)
+        files = envoy.configuration(sandbox, known)[1]
         publish(self.config, {name: self._rewrite(text) for name, text in files.items()}, self._versions)
         self._versions += 1
 
@@ -187,18 +188,12 @@ class Gateway:
 
     def serving(self, revision: str, name: str = "internal_api") -> bool:
         """Whether Envoy reports that it serves the route configurations of `revision`."""
-        text = self.status("/stats/prometheus?text_readouts").body.decode()
-        return any(
-            line.startswith("envoy_http_rds_version_text")
-            and f'envoy_rds_route_config="{name}"' in line
-            and f'text_value="{revision}"' in line
-            for line in text.splitlines()
-        )
+        return served.serves(self.status(served.STATUS_PATH).body.decode(), revision, [name])
 
     def update(self, sandbox: v1alpha1.AISandbox, known: facts.Facts) -> None:
         """Write, and wait until every listener serves it."""
         self.write(sandbox, known)
-        revision = envoy_routes.served_revision(sandbox, known)
+        revision = envoy_routes.configurations(sandbox, known)[0]
         wait_for(lambda: all(self.serving(revision, e.name) for e in envoy_routes.entries(sandbox)))
 
 

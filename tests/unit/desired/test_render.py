@@ -273,7 +273,7 @@ def test_the_access_revision_is_served_and_follows_who_is_admitted(spec: Spec, k
     revision = allowlist.access_revision(sandbox)
     content = samples.content(samples.child(render.render(sandbox, known), "Secret", "demo-gateway"))
     versions = {json.loads(text)["version_info"] for name, text in content.items() if name.startswith("rds-")}
-    assert versions == {envoy_routes.served_revision(sandbox, known)}
+    assert versions == {envoy_routes.configurations(sandbox, known)[0]}
     assert all(version.startswith(f"{revision}-") for version in versions)
     access = spec.get("access", {})
     more = samples.sandbox({**spec, "access": {**access, "allowlist": [{"cidr": "0.0.0.0/0"}]}})
@@ -317,8 +317,8 @@ def test_a_description_is_no_new_access_revision() -> None:
 def test_a_rotated_key_is_a_new_served_revision_of_the_same_access_revision() -> None:
     sandbox = samples.sandbox()
     rotated = dataclasses.replace(samples.MATERIAL, api_keys={"default": "r" * 40})
-    before = envoy_routes.served_revision(sandbox, samples.FACTS)
-    after = envoy_routes.served_revision(sandbox, dataclasses.replace(samples.FACTS, material=rotated))
+    before = envoy_routes.configurations(sandbox, samples.FACTS)[0]
+    after = envoy_routes.configurations(sandbox, dataclasses.replace(samples.FACTS, material=rotated))[0]
     assert before != after
     assert before.partition("-")[0] == after.partition("-")[0]
 

@@ -34,8 +34,8 @@ def sandbox(*cidrs: str) -> v1alpha1.AISandbox:
 
 
 BEFORE, AFTER = sandbox("203.0.113.4/32"), sandbox("198.51.100.0/24")
-OLD, NEW = (envoy_routes.served_revision(one, KNOWN) for one in (BEFORE, AFTER))
-FILES, CHANGED = (envoy.files(one, KNOWN) for one in (BEFORE, AFTER))
+OLD, NEW = (envoy_routes.configurations(one, KNOWN)[0] for one in (BEFORE, AFTER))
+FILES, CHANGED = (envoy.configuration(one, KNOWN)[1] for one in (BEFORE, AFTER))
 BROKEN = {
     "not JSON": "{broken",
     "another route configuration": json.dumps({"version_info": "v", "resources": [{"name": "other"}]}),

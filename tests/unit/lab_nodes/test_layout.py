@@ -17,7 +17,7 @@ def moved(text: str) -> str:
 
 
 def test_the_configuration_is_moved_and_ports_stay() -> None:
-    files = envoy.files(sandbox("203.0.113.4/32"), KNOWN)
+    files = envoy.configuration(sandbox("203.0.113.4/32"), KNOWN)[1]
     listeners = json.loads(moved(files["lds.json"]))["resources"]
     found = {one["name"]: one["address"]["socket_address"] for one in listeners}
     assert {one["address"] for one in found.values()} == {"127.2.0.7"}
@@ -33,7 +33,7 @@ def test_the_configuration_is_moved_and_ports_stay() -> None:
 
 
 def test_who_is_admitted_is_not_moved() -> None:
-    text = envoy.files(sandbox("0.0.0.0/1", "127.0.0.1/32"), KNOWN)["rds-internal-api.json"]
+    text = envoy.configuration(sandbox("0.0.0.0/1", "127.0.0.1/32"), KNOWN)[1]["rds-internal-api.json"]
     assert json.loads(moved(text)) == json.loads(text)
 
 
