@@ -187,7 +187,7 @@ def _listener(secret: Object | None, side: str, target: str, client: str, *, pee
     return any(
         _rbac(host.get("typed_per_filter_config", {}).get("envoy.filters.http.rbac"), client, peer)
         for resource in configuration["resources"]
-        for host in resource["virtual_hosts"]
+        for host in resource.get("virtual_hosts", ())
     )
 
 

@@ -72,11 +72,19 @@ class Entry:
         return f"rds-{self.name.replace('_', '-')}.json"
 
 
+_TARGETS: tuple[v1alpha1.Target, ...] = ("API", "Chat")
+#: Every listener that a gateway can have.
+ENTRIES = tuple(Entry(target, external) for external in (True, False) for target in _TARGETS)
+
+
 def entries(sandbox: v1alpha1.AISandbox) -> list[Entry]:
     """The listeners that the sandbox needs; without a NodeBalancer nothing speaks PROXY protocol."""
-    targets: list[v1alpha1.Target] = ["API", "Chat"] if sandbox.spec.chat.enabled else ["API"]
-    sides = [True, False] if sandbox.spec.access.exposure == "NodeBalancer" else [False]
-    return [Entry(target, external) for external in sides for target in targets]
+    exposed = sandbox.spec.access.exposure == "NodeBalancer"
+    return [
+        entry
+        for entry in ENTRIES
+        if (exposed or not entry.external) and (sandbox.spec.chat.enabled or entry.target == "API")
+    ]
 
 
 def usable_key(value: str) -> bool:
@@ -89,36 +97,47 @@ def configurations(sandbox: v1alpha1.AISandbox, facts: Facts) -> tuple[str, dict
 
     Envoy reports the revision in `rds.<name>.version_text`.
 
+    A listener that goes is drained for minutes, and requests on its open connections are judged all
+    that time. So the configuration of a listener that is not wanted is written too, and admits nobody.
+
     The revision is the access revision, then a fingerprint of everything that is served. It is keyed
     with the engine's key, because statistics are no secret and a key that a user chose may be guessable.
     """
-    routes = {entry.file: _route_configuration(entry, sandbox, facts) for entry in entries(sandbox)}
+    wanted = entries(sandbox)
+    routes = {
+        entry.file: _route_configuration(
+            entry, [_virtual_host(entry, sandbox, facts)] if entry in wanted else []
+        )
+        for entry in ENTRIES
+    }
     served = json.dumps(routes, sort_keys=True).encode()
     digest = hmac.new(facts.material.engine_key.encode(), served, hashlib.sha256).hexdigest()
     return f"{allowlist.access_revision(sandbox)}-{digest[:12]}", routes
 
 
-def _route_configuration(entry: Entry, sandbox: v1alpha1.AISandbox, facts: Facts) -> Json:
-    """The route configuration of one listener."""
-    shares = _shares(sandbox) if entry.target == "API" else {}
-    routes = _api_routes(sandbox, facts, shares) if entry.target == "API" else _chat_routes()
-    return {
+def _route_configuration(entry: Entry, virtual_hosts: Sequence[Json]) -> Json:
+    """The route configuration of one listener. Without a virtual host its access filter admits nobody."""
+    routing: Json = {
         "@type": "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
         "name": entry.name,
-        "virtual_hosts": [
-            {
-                "name": entry.name,
-                "domains": ["*"],
-                "typed_per_filter_config": {
-                    "envoy.filters.http.rbac": {
-                        "@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBACPerRoute",
-                        "rbac": {"rules": _rules(entry, sandbox, facts)},
-                    },
-                    **_limits(shares),
-                },
-                "routes": routes,
-            }
-        ],
+    }
+    return routing | ({"virtual_hosts": [*virtual_hosts]} if virtual_hosts else {})
+
+
+def _virtual_host(entry: Entry, sandbox: v1alpha1.AISandbox, facts: Facts) -> Json:
+    """Who is admitted, and what to."""
+    shares = _shares(sandbox) if entry.target == "API" else {}
+    return {
+        "name": entry.name,
+        "domains": ["*"],
+        "typed_per_filter_config": {
+            "envoy.filters.http.rbac": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBACPerRoute",
+                "rbac": {"rules": _rules(entry, sandbox, facts)},
+            },
+            **_limits(shares),
+        },
+        "routes": _api_routes(sandbox, facts, shares) if entry.target == "API" else _chat_routes(),
     }
 
 

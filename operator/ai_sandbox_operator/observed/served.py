@@ -28,9 +28,12 @@ def revisions(statistics: str) -> dict[str, str]:
 
 
 def serves(statistics: str, revision: str, routes: Iterable[str]) -> bool:
-    """Whether every one of the route configurations is served in that revision."""
+    """Whether that revision is served: in every one of the route configurations, and in no other an earlier.
+
+    Others are those of listeners that are being drained; they too still judge requests.
+    """
     found = revisions(statistics)
-    return all(found.get(route) == revision for route in routes)
+    return set(routes) <= found.keys() and set(found.values()) <= {revision}
 
 
 def ready(pod: Mapping[str, Any]) -> bool:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from ai_sandbox_operator.desired import envoy_routes
+from ai_sandbox_operator.observed import served
 from gateway import cases
 from gateway.attacks import frames, site, wire
 from gateway.attacks.case import targets
@@ -73,10 +75,22 @@ def _read(connection: socket.socket, read: Callable[[bytes], list[int | str]], c
     return read(raw)
 
 
+def without_nodebalancer(one: site.Site) -> None:
+    one.gateway.update(
+        cases.sandbox({"access": {**site.SPEC["access"], "exposure": "ClusterIP"}}), site.KNOWN
+    )
+
+
 @pytest.mark.parametrize("speak", [over_http1, in_a_burst, over_http2])
 @pytest.mark.parametrize(
     ("change", "status"),
-    [(without_address, 403), (without_balancer, 403), (without_key, 401), (without_any_key, 401)],
+    [
+        (without_address, 403),
+        (without_balancer, 403),
+        (without_nodebalancer, 403),
+        (without_key, 401),
+        (without_any_key, 401),
+    ],
 )
 def test_the_next_request_of_an_open_connection_meets_the_change(
     own: site.Site,
@@ -95,6 +109,38 @@ def test_the_next_request_of_an_open_connection_meets_the_change(
         second = speak(connection, 1)
         assert second == [status] * max(1, len(second))
         assert own.engine.since(mark) == []
+    finally:
+        wire.close(connection)
+
+
+@pytest.mark.parametrize("listener", ["external_chat", "internal_chat"])
+def test_the_next_request_to_a_chat_that_was_switched_off_is_refused(own: site.Site, listener: str) -> None:
+    prefix = site.FROM_OFFICE if listener.startswith("external") else b""
+    connection = own.dial(listener, prefix=prefix)
+    try:
+        connection.sendall(site.get(b"/api/models"))
+        assert _read(connection, wire.statuses, 1) == [200]
+        mark = own.engine.mark()
+        own.gateway.update(cases.sandbox({**site.SPEC, "chat": {"enabled": False}}), site.KNOWN)
+        connection.sendall(site.get(b"/api/models"))
+        assert _read(connection, wire.statuses, 1) == [403]
+        assert own.engine.since(mark) == []
+    finally:
+        wire.close(connection)
+
+
+def test_a_listener_that_is_drained_follows_its_routes_to_the_end(own: site.Site) -> None:
+    """A revision is proven only when the drained listener has it too."""
+    connection = own.dial(prefix=site.FROM_OFFICE)
+    try:
+        access = {**site.SPEC["access"], "exposure": "ClusterIP"}
+        for chat in ({}, {"enabled": False}):
+            one = cases.sandbox({"access": access, "chat": chat})
+            own.gateway.update(one, site.KNOWN)
+            revision = envoy_routes.configurations(one, site.KNOWN)[0]
+            said = served.revisions(own.gateway.status(served.STATUS_PATH).body.decode())
+            assert said["external_api"] == revision
+            assert set(said.values()) == {revision}
     finally:
         wire.close(connection)
 

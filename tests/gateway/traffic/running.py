@@ -97,9 +97,11 @@ class Running(envoy_process.Gateway):
         return time.monotonic() - began
 
     def written(self) -> dict[str, str]:
-        """The revision of each route configuration as it was last written."""
+        """The revision of each listener's route configuration as it was last written."""
+        listeners = json.loads((self.config / "..data" / "lds.json").read_text())["resources"]
         documents = [json.loads(file.read_text()) for file in (self.config / "..data").glob("rds-*.json")]
-        return {document["resources"][0]["name"]: document["version_info"] for document in documents}
+        revisions = {document["resources"][0]["name"]: document["version_info"] for document in documents}
+        return {one["name"]: revisions[one["name"]] for one in listeners if one["name"] in revisions}
 
     def counter(self, pattern: str) -> int:
         """The sum of all counters whose name matches a regular expression."""

@@ -187,14 +187,18 @@ class Gateway:
         return request(self.ports["status"], path)
 
     def serving(self, revision: str, name: str = "internal_api") -> bool:
-        """Whether Envoy reports that it serves the route configurations of `revision`."""
-        return served.serves(self.status(served.STATUS_PATH).body.decode(), revision, [name])
+        """Whether Envoy reports that it serves one route configuration in `revision`."""
+        return served.revisions(self._statistics()).get(name) == revision
 
     def update(self, sandbox: v1alpha1.AISandbox, known: facts.Facts) -> None:
-        """Write, and wait until every listener serves it."""
+        """Write, and wait until every listener serves it, those that are drained too."""
         self.write(sandbox, known)
         revision = envoy_routes.configurations(sandbox, known)[0]
-        wait_for(lambda: all(self.serving(revision, e.name) for e in envoy_routes.entries(sandbox)))
+        wanted = [entry.name for entry in envoy_routes.entries(sandbox)]
+        wait_for(lambda: served.serves(self._statistics(), revision, wanted))
+
+    def _statistics(self) -> str:
+        return self.status(served.STATUS_PATH).body.decode()
 
 
 #: Below the range from which the kernel gives ports to clients; each process starts elsewhere.

@@ -91,3 +91,15 @@ def test_listeners_behind_the_proxy_protocol_exist_only_with_a_nodebalancer() ->
     ):
         sandbox = samples.sandbox({"access": {"exposure": exposure}})
         assert {entry.name for entry in envoy_routes.entries(sandbox)} == names
+
+
+def test_routes_of_listeners_that_are_not_wanted_admit_nobody() -> None:
+    """Such a listener may still be drained, and judges the requests on its open connections."""
+    for spec, wanted in (
+        ({"access": {"exposure": "ClusterIP"}}, {"internal_api", "internal_chat"}),
+        ({"access": {"exposure": "ClusterIP"}, "chat": {"enabled": False}}, {"internal_api"}),
+        ({"access": {"exposure": "NodeBalancer"}}, {entry.name for entry in envoy_routes.ENTRIES}),
+    ):
+        _, routes = envoy_routes.configurations(samples.sandbox(spec), samples.EXPOSED)
+        assert {route["name"] for route in routes.values()} == {entry.name for entry in envoy_routes.ENTRIES}
+        assert {route["name"] for route in routes.values() if "virtual_hosts" in route} == wanted

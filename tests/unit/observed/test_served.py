@@ -17,23 +17,23 @@ TEXT = "\n".join(
         "# TYPE envoy_http_rds_version_text gauge",
         LINE.format("internal_api", "r-2"),
         LINE.format("internal_chat", "r-2"),
-        LINE.format("external_api", "r-1"),
         "",
     ]
 )
 
 
 def test_every_route_configuration_has_its_revision() -> None:
-    assert served.revisions(TEXT) == {"internal_api": "r-2", "internal_chat": "r-2", "external_api": "r-1"}
+    assert served.revisions(TEXT) == {"internal_api": "r-2", "internal_chat": "r-2"}
 
 
 @pytest.mark.parametrize(
     ("revision", "routes", "expected"),
     [
         ("r-2", ["internal_api", "internal_chat"], True),
+        ("r-2", ["internal_api"], True),
         ("r-2", ["internal_api", "external_api"], False),
-        ("r-1", ["external_api"], True),
         ("r-2", ["internal_api", "external_chat"], False),
+        ("r-1", ["internal_api"], False),
         ("", ["external_chat"], False),
     ],
 )
@@ -41,6 +41,13 @@ def test_a_revision_is_served_only_if_every_route_has_it(
     revision: str, routes: list[str], expected: bool
 ) -> None:
     assert served.serves(TEXT, revision, routes) is expected
+
+
+def test_an_earlier_revision_of_a_listener_that_is_drained_counts() -> None:
+    drained = TEXT + LINE.format("external_api", "r-1") + "\n"
+    assert not served.serves(drained, "r-2", ["internal_api", "internal_chat"])
+    closed = TEXT + LINE.format("external_api", "r-2") + "\n"
+    assert served.serves(closed, "r-2", ["internal_api", "internal_chat"])
 
 
 @pytest.mark.parametrize(

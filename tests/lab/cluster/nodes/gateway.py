@@ -21,6 +21,9 @@ class StandIn:
         self._lds = self._cds = ""
         #: Listener and revision by route configuration.
         self._served: dict[str, tuple[str, str]] = {}
+        #: Listener and route configuration by file. A listener that goes is drained, and follows its file
+        #: all that time; here for ever.
+        self._watched: dict[str, tuple[str, str]] = {}
 
     async def mount(self, path: str, files: Mapping[str, str]) -> None:
         """Take the files of a directory as Envoy does: what it refuses leaves what it had."""
@@ -32,7 +35,8 @@ class StandIn:
         if listeners is None:
             return
         self._lds = listeners["version_info"]
-        for listener, routes, file in _routes(listeners):
+        self._watched |= {file: (listener, routes) for listener, routes, file in _routes(listeners)}
+        for file, (listener, routes) in self._watched.items():
             document = _discovery(files.get(file, ""))
             resources = document["resources"] if document else [{}]
             # An answer without resources counts as one, although the old routes go on being served.
