@@ -1,13 +1,15 @@
 """Carrying out a selection: worker threads that download and verify, and the loop that watches them.
 
-huggingface_hub has no end of its own when a connection stays open and silent, so the loop watches the
-bytes on the volume. Workers are daemon threads: a stalled one cannot be stopped, only left behind.
+huggingface_hub has no end of its own when a connection stays open and nearly silent, so the loop watches
+the bytes on the volume. Workers are daemon threads: a stalled one cannot be stopped, only left behind.
 Source of the behaviour of `hf_hub_download(local_dir=...)`: huggingface_hub 2.4 `file_download.py`;
-unfinished files cannot be continued, complete ones are reused.
+unfinished files cannot be continued by another process, complete ones are reused. Memory: one piece of
+at most 10 MiB per worker, whatever the size of the file.
 """
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import itertools
 import pathlib
@@ -18,18 +20,26 @@ from collections.abc import Callable, Sequence
 
 from ai_sandbox_operator.fetch import store
 from ai_sandbox_operator.fetch.choose import RemoteFile
-from ai_sandbox_operator.fetch.failures import FetchError, FetchFailure
+from ai_sandbox_operator.fetch.failures import FetchError, FetchFailure, is_damage
 
 #: Downloads one file into a directory.
 FetchOne = Callable[[RemoteFile, pathlib.Path], None]
+#: huggingface_hub refuses larger files without its xet client: `constants.MAX_HTTP_DOWNLOAD_SIZE`.
+LARGEST_FILE = 50 * 10**9
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far the download is."""
+    """How far the download is.
+
+    Attributes:
+        bytes_per_second: of the last half minute.
+        eta_seconds: what the rest takes at that speed; None while nothing arrives.
+    """
 
     done: int
     total: int
+    bytes_per_second: int
     eta_seconds: int | None
 
 
@@ -43,6 +53,32 @@ class Pace:
     """Without a new byte, and without a verification going on, for this long: the download is given up."""
 
 
+class Speed:
+    """Progress from readings of the bytes so far. Pure.
+
+    Args:
+        window: seconds that the speed is taken over.
+    """
+
+    def __init__(self, total: int, *, window: float = 30.0) -> None:
+        self._total, self._window = total, window
+        self._readings: collections.deque[tuple[float, int]] = collections.deque()
+
+    def read(self, now: float, done: int) -> Progress:
+        """Add a reading; `now` never goes back."""
+        done = min(done, self._total)
+        if self._readings and done < self._readings[-1][1]:
+            self._readings.clear()  # A damaged file was deleted: what came before says nothing any more.
+        self._readings.append((now, done))
+        while len(self._readings) > 2 and now - self._readings[1][0] >= self._window:
+            self._readings.popleft()
+        then, before = self._readings[0]
+        speed = (done - before) / (now - then) if now > then else 0.0
+        rest = self._total - done
+        eta = 0 if not rest else round(rest / speed) if speed else None
+        return Progress(done=done, total=self._total, bytes_per_second=round(speed), eta_seconds=eta)
+
+
 def download(
     files: Sequence[RemoteFile],
     work: pathlib.Path,
@@ -52,54 +88,67 @@ def download(
     report: Callable[[Progress], None],
     pace: Pace | None = None,
     clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
+    wait: Callable[[float], object] | None = None,
 ) -> None:
-    """Download and verify all files. Largest first, so that the last one to end is a small one.
+    """Download, verify and flush all files. Largest first, so that the last one to end is a small one.
+
+    Args:
+        wait: waits so many seconds, or until the workers end.
 
     Raises:
-        FetchError: nothing arrives any more.
+        FetchError: a file is larger than what can be downloaded, or nothing arrives any more.
         Exception: the first error of a worker.
     """
     pace = pace or Pace()
+    check_sizes(files)
     todo: queue.SimpleQueue[RemoteFile] = queue.SimpleQueue()
     for file in sorted(files, key=lambda one: (-one.size, one.path)):
         todo.put(file)
     failed: list[BaseException] = []
     pulse = itertools.count(1)
     beats = [0]
+    crew = max(1, min(workers, len(files)))
+    ends = itertools.count(1)
+    over = threading.Event()
 
     def alive() -> None:
         beats[0] = next(pulse)
 
-    threads = [
-        threading.Thread(target=_work, args=(todo, work, fetch_one, alive, failed), daemon=True)
-        for _ in range(max(1, min(workers, len(files))))
-    ]
-    for thread in threads:
-        thread.start()
-    began = moved = reported = clock()
-    total = sum(file.size for file in files)
-    initial = last = store.bytes_in(work)
-    beat = 0
-    while any(thread.is_alive() for thread in threads) and not failed:
-        sleep(pace.tick)
-        now, seen = clock(), store.bytes_in(work)
+    def labour() -> None:
+        _work(todo, work, fetch_one, alive, failed)
+        if next(ends) == crew or failed:
+            over.set()
+
+    for _ in range(crew):
+        threading.Thread(target=labour, daemon=True).start()
+    moved = reported = clock()
+    last, beat = store.bytes_of(work, files), 0
+    speed = Speed(sum(file.size for file in files))
+    speed.read(moved, last)
+    while not over.is_set():
+        (wait or over.wait)(pace.tick)
+        now, seen = clock(), store.bytes_of(work, files)
         if seen != last or beats[0] != beat:
             last, beat, moved = seen, beats[0], now
         if now - moved > pace.stall:
             raise FetchError(FetchFailure.Stalled, f"no byte arrived for {round(pace.stall)} seconds")
+        progress = speed.read(now, seen)
         if now - reported >= pace.report:
             reported = now
-            report(progress(seen, total=total, gained=seen - initial, seconds=now - began))
+            report(progress)
     if failed:
         raise failed[0]
 
 
-def progress(seen: int, *, total: int, gained: int, seconds: float) -> Progress:
-    """Bytes so far and the time that the rest takes at the pace so far."""
-    done = min(seen, total)
-    speed = gained / seconds if seconds > 0 and gained > 0 else 0.0
-    return Progress(done=done, total=total, eta_seconds=round((total - done) / speed) if speed else None)
+def check_sizes(files: Sequence[RemoteFile]) -> None:
+    """Refuse before the first byte what the library would refuse after hours.
+
+    Raises:
+        FetchError: a file is too large.
+    """
+    for file in files:
+        if file.size > LARGEST_FILE:
+            raise FetchError(FetchFailure.FileTooLarge, f"{file.path} has {store.gib(file.size)}")
 
 
 def _work(
@@ -132,9 +181,13 @@ def _one(file: RemoteFile, work: pathlib.Path, fetch_one: FetchOne, alive: Calla
             pass  # it was deleted
         else:
             return
-    fetch_one(file, work)
     try:
-        store.verify(path, file, alive)
-    except FetchError:
         fetch_one(file, work)
         store.verify(path, file, alive)
+    except Exception as error:
+        if not is_damage(error):
+            raise
+        fetch_one(file, work)
+        store.verify(path, file, alive)
+    # While others are still arriving: bringing all of a large model to the disk at the end takes minutes.
+    store.flush(path)

@@ -12,6 +12,9 @@ from __future__ import annotations
 import dataclasses
 import enum
 import errno
+import json
+from typing import Any
+from urllib.parse import urlsplit
 
 #: `desired.fetch` ends the Job on this exit code.
 EXIT_PERMANENT = 78
@@ -50,13 +53,22 @@ class FetchFailure(enum.Enum):
     BadToken = Doc("BadToken", EXIT_PERMANENT, "Replace the token that spec.model.tokenSecretRef names.")
     RevisionNotFound = Doc("RevisionNotFound", EXIT_PERMANENT, "Correct spec.model.revision.")
     NoWeights = Doc("NoWeights", EXIT_PERMANENT, "Choose a model with weights in safetensors format.")
+    FileTooLarge = Doc(
+        "FileTooLarge", EXIT_PERMANENT, "Choose a model whose weights are in files of at most 50 GB."
+    )
     DiskFull = Doc("DiskFull", EXIT_PERMANENT, "Raise spec.storage.modelCacheSize.")
     HubUnreachable = Doc(
         "HubUnreachable", 69, "Wait; the Job tries again. If it stays, check the way to the hub."
     )
+    RateLimited = Doc(
+        "RateLimited",
+        76,
+        "Wait; the Job tries again. With spec.model.tokenSecretRef the hub allows more requests.",
+    )
     ChecksumMismatch = Doc("ChecksumMismatch", 65, "Wait; the Job fetches the file again.")
     Stalled = Doc("Stalled", 75, "Wait; the Job tries again and keeps complete files.")
     Locked = Doc("Locked", 73, "Wait; another fetch writes to this volume.")
+    NothingToKeep = Doc("NothingToKeep", 66, "Fetch the model first; nothing was removed.")
     Unexpected = Doc("Unexpected", 70, "Read the log of the fetch pod.")
 
     @property
@@ -90,9 +102,13 @@ def classify(error: BaseException, *, model: str, revision: str, has_token: bool
         found = _of_hub(one, model=model, revision=revision, has_token=has_token)
         if found is not None:
             return found
-    if any("Consistency check failed" in str(one) for one in chain):
+    if any(is_damage(one) for one in chain):
         return FetchError(
             FetchFailure.ChecksumMismatch, "a file arrived with another size than the hub names"
+        )
+    if any(isinstance(one, json.JSONDecodeError) for one in chain):
+        return FetchError(
+            FetchFailure.HubUnreachable, "what answers in the hub's place does not speak its protocol"
         )
     if any(_is_network(one) for one in chain):
         return FetchError(
@@ -101,9 +117,20 @@ def classify(error: BaseException, *, model: str, revision: str, has_token: bool
     return FetchError(FetchFailure.Unexpected, f"{type(error).__name__}: {error}")
 
 
+def is_damage(error: BaseException) -> bool:
+    """Whether a file arrived, but not as the hub holds it. Fetching it once more may help at once."""
+    if isinstance(error, FetchError):
+        return error.failure is FetchFailure.ChecksumMismatch
+    return "Consistency check failed" in str(error)
+
+
 def _of_hub(error: BaseException, *, model: str, revision: str, has_token: bool) -> FetchError | None:
     kinds = {kind.__name__ for kind in type(error).__mro__}
-    status = getattr(getattr(error, "response", None), "status_code", None)
+    response = getattr(error, "response", None)
+    status = getattr(response, "status_code", None)
+    if status is not None and _is_storage(response):
+        # Its addresses expire, so its refusals say nothing about the token.
+        return FetchError(FetchFailure.HubUnreachable, f"the hub's storage answered with status {status}")
     if "GatedRepoError" in kinds:
         if status == 401 and not has_token:
             return FetchError(FetchFailure.GatedNoToken, f"{model} is gated and there is no token")
@@ -122,14 +149,27 @@ def _of_hub(error: BaseException, *, model: str, revision: str, has_token: bool)
     match status:
         case None:
             return None
-        case 401:
+        case 401 if has_token:
             return FetchError(FetchFailure.BadToken, "the hub does not know the token")
+        case 401:
+            # The library knows this answer as "not found" only where the hub is reached by https.
+            return FetchError(
+                FetchFailure.NotFound, f"the hub has no model {model}, or it is private and there is no token"
+            )
         case 403:
             return FetchError(FetchFailure.GatedNotGranted, f"the token may not read {model}")
         case 404:
             return FetchError(FetchFailure.NotFound, f"the hub has no model {model}")
+        case 429:
+            return FetchError(FetchFailure.RateLimited, "the hub answers too many requests with status 429")
         case _:
             return FetchError(FetchFailure.HubUnreachable, f"the hub answered with status {status}")
+
+
+def _is_storage(response: Any) -> bool:
+    """Whether an answer is not the hub's own but that of the storage which it redirects to."""
+    path = urlsplit(str(getattr(response, "url", ""))).path
+    return bool(path) and "/resolve/" not in path and "/resolve-cache/" not in path and "/api/" not in path
 
 
 def _is_network(error: BaseException) -> bool:

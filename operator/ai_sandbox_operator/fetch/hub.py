@@ -1,4 +1,4 @@
-"""The hub, as far as the fetch needs it: list a repository at a commit, download one file.
+"""The hub: list a repository at a commit, read a small file, download one file.
 
 The token is passed explicitly or explicitly withheld (`False`); huggingface_hub would otherwise look
 for one in files. Import of huggingface_hub is delayed until its switches are set in the environment.
@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import tempfile
 from typing import Any
 
 from ai_sandbox_operator.fetch.choose import RemoteFile
@@ -22,6 +23,10 @@ _SWITCHES = {
     "HF_HUB_DISABLE_XET": "1",
 }
 LISTING_TIMEOUT = 30.0
+#: Bytes that are written to the volume at a time.
+CHUNK = 2**20
+#: The largest index of weights known is 9 MB.
+MAX_SMALL = 32 * 2**20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,6 +35,8 @@ class Listing:
 
     commit: str
     files: tuple[RemoteFile, ...]
+    gated: bool = False
+    """Whether the files are given only to accounts that accepted the model's terms."""
 
 
 class Hub:
@@ -39,7 +46,10 @@ class Hub:
         for name, value in _SWITCHES.items():
             os.environ.setdefault(name, value)
         import huggingface_hub
+        from huggingface_hub import constants
 
+        # Its own 10 MiB are lost with each connection that breaks, and several are held by each download.
+        constants.DOWNLOAD_CHUNK_SIZE = CHUNK
         self._library = huggingface_hub
         self._model = model
         self._endpoint = endpoint.rstrip("/") if endpoint else None  # None: the public hub
@@ -53,7 +63,22 @@ class Hub:
             raise FetchError(
                 FetchFailure.RevisionNotFound, f"the hub names no commit for {self._model}@{revision}"
             )
-        return Listing(commit=info.sha, files=tuple(_remote(one) for one in info.siblings or []))
+        files = tuple(_remote(one) for one in info.siblings or [])
+        return Listing(commit=info.sha, files=files, gated=bool(info.gated))
+
+    def read(self, commit: str, file: RemoteFile) -> bytes:
+        """A small file's content, by way of a directory that is removed again.
+
+        Raises:
+            FetchError: it is larger than `MAX_SMALL` bytes.
+        """
+        if file.size > MAX_SMALL:
+            raise FetchError(FetchFailure.NoWeights, f"{file.path} is larger than {MAX_SMALL >> 20} MiB")
+        with tempfile.TemporaryDirectory(prefix="hub-") as name:
+            work = pathlib.Path(name)
+            self.fetch(commit, file, work)
+            with (work / file.path).open("rb") as content:
+                return content.read(MAX_SMALL)
 
     def fetch(self, commit: str, file: RemoteFile, work: pathlib.Path) -> None:
         """Download one file below `work`."""
@@ -78,14 +103,13 @@ def _remote(sibling: Any) -> RemoteFile:
     )
 
 
-def indexed_files(path: pathlib.Path) -> frozenset[str]:
+def indexed_files(content: bytes, name: str) -> frozenset[str]:
     """Weight files that a safetensors index names.
 
     Raises:
         FetchError: it is not an index.
     """
     try:
-        names = frozenset(str(name) for name in json.loads(path.read_text("utf-8"))["weight_map"].values())
+        return frozenset(str(file) for file in json.loads(content)["weight_map"].values())
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise FetchError(FetchFailure.NoWeights, f"{path.name} is not an index of weights") from None
-    return names
+        raise FetchError(FetchFailure.NoWeights, f"{name} is not an index of weights") from None

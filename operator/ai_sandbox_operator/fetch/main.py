@@ -2,12 +2,12 @@
 
 Runs in the fetch Job. Progress goes to standard output as JSON lines; the outcome also into the
 container's termination message. The token comes from HF_TOKEN only, never from an argument (I6).
+With `--sweep` it removes models that are no longer wanted instead.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import pathlib
@@ -23,11 +23,12 @@ from ai_sandbox_operator.fetch import choose, download, hub, store
 from ai_sandbox_operator.fetch.failures import FetchError, FetchFailure, classify
 
 TERMINATION_LOG = pathlib.Path("/dev/termination-log")
+Tell = Callable[..., None]
 
 
 def main(argv: Sequence[str]) -> int:
     """Entry point; returns the exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = parse(argv)
     # As process 1 of a container, SIGTERM without a handler is ignored and deletion takes the full grace.
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -37,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    """Fetch and tell the outcome; returns the exit code."""
+    """Do what is asked and tell the outcome; returns the exit code."""
     token = environment.get("HF_TOKEN", "").strip() or None
 
     def tell(event: str, **fields: Any) -> None:
@@ -45,105 +46,131 @@ def run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
         print(_scrub(line, token), flush=True)  # noqa: T201 - the protocol of the Job's log
 
     try:
-        marker = fetch(
-            model=arguments.model,
-            revision=arguments.revision,
-            target=arguments.target,
-            workers=arguments.max_workers,
-            endpoint=environment.get("HF_ENDPOINT") or None,
-            token=token,
-            pace=download.Pace(report=arguments.report_seconds, stall=arguments.stall_seconds),
-            tell=tell,
-        )
+        if arguments.sweep:
+            event, summary = "swept", sweep(arguments)
+        else:
+            endpoint = environment.get("HF_ENDPOINT") or None
+            event, summary = "complete", fetch(arguments, endpoint=endpoint, token=token, tell=tell)
+    except SystemExit:
+        tell("interrupted")
+        raise
     except Exception as error:
         failure = classify(
-            error, model=arguments.model, revision=arguments.revision, has_token=token is not None
+            error,
+            model=arguments.model or "",
+            revision=arguments.commit or arguments.revision,
+            has_token=token is not None,
         )
         tell("failed", reason=failure.failure.name, permanent=failure.failure.permanent, message=str(failure))
         _termination(arguments.termination_log, _scrub(str(failure), token))
         return failure.failure.code
-    summary = {name: marker[name] for name in ("model", "revision", "commit", "format", "bytes")}
-    tell("complete", **summary)
+    tell(event, **summary)
     _termination(arguments.termination_log, json.dumps(summary))
     return 0
 
 
-def fetch(
-    *,
-    model: str,
-    revision: str,
-    target: pathlib.Path,
-    workers: int,
-    endpoint: str | None,
-    token: str | None,
-    pace: download.Pace,
-    tell: Callable[..., None],
-) -> dict[str, Any]:
-    """The marker of the complete model.
+def sweep(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Remove every model but those to keep; a summary of it.
 
     Raises:
         Exception: whatever stopped it; see `failures.classify`.
     """
-    with store.single_writer(target):
-        present = store.read_marker(target, model=model, revision=revision)
-        if present is not None:
-            return present
-        repository = hub.Hub(model=model, endpoint=endpoint, token=token)
-        listing = repository.list(revision)
-        work = store.prepare(target, listing.commit)
+    directory: pathlib.Path = arguments.models_directory
+    with store.single_writer(directory, patience=arguments.lock_seconds):
+        removed, freed = store.sweep(directory, keep=arguments.keep)
+    return {"removed": removed, "bytes": freed}
 
-        def one(file: choose.RemoteFile, directory: pathlib.Path) -> None:
-            repository.fetch(listing.commit, file, directory)
 
-        selection = _select(listing, work, one, consolidated=_consolidated(model))
-        todo = store.missing(work, selection.files)
-        tell(
-            "start",
-            model=model,
-            commit=listing.commit,
-            format=selection.format,
-            files=len(selection.files),
-            totalBytes=selection.size,
-            missingBytes=sum(file.size for file in todo),
-        )
-        store.check_space(work, todo)
-        download.download(
-            selection.files,
-            work,
-            one,
-            workers=workers,
-            pace=pace,
-            report=lambda now: tell(
-                "progress", downloadedBytes=now.done, totalBytes=now.total, etaSeconds=now.eta_seconds
-            ),
-        )
-        store.publish(
-            work, target, model=model, revision=revision, commit=listing.commit, selection=selection
-        )
-    marker = store.read_marker(target, model=model, revision=revision)
+def fetch(
+    arguments: argparse.Namespace, *, endpoint: str | None, token: str | None, tell: Tell
+) -> dict[str, Any]:
+    """Bring the model to its directory, if it is not there; a summary of it.
+
+    Raises:
+        Exception: whatever stopped it; see `failures.classify`.
+    """
+    model, revision, commit, target = arguments.model, arguments.revision, arguments.commit, arguments.target
+    with store.single_writer(target.parent, patience=arguments.lock_seconds):
+        marker = store.complete(target, model=model, revision=revision, commit=commit)
+        if marker is None:
+            repository = hub.Hub(model=model, endpoint=endpoint, token=token)
+            listing = repository.list(commit or revision)
+            if commit and listing.commit != commit:
+                raise FetchError(
+                    FetchFailure.RevisionNotFound, f"the hub answers {listing.commit} for commit {commit}"
+                )
+            marker = store.complete(target, model=model, revision=revision, commit=listing.commit)
+            if marker is None:
+                _download(arguments, repository, listing, tell)
+                marker = store.complete(target, model=model, revision=revision, commit=listing.commit)
     if marker is None:
         raise FetchError(FetchFailure.Unexpected, "the published directory is not complete")
-    return marker
+    summary = {name: marker[name] for name in ("model", "revision", "commit", "format", "bytes")}
+    return summary | {"revision": revision}
 
 
-def _select(
-    listing: hub.Listing, work: pathlib.Path, fetch_one: download.FetchOne, *, consolidated: bool
-) -> choose.Selection:
+def _download(arguments: argparse.Namespace, repository: hub.Hub, listing: hub.Listing, tell: Tell) -> None:
+    target: pathlib.Path = arguments.target
+    work = store.prepare(target, listing.commit)
+
+    def one(file: choose.RemoteFile, directory: pathlib.Path) -> None:
+        repository.fetch(listing.commit, file, directory)
+
+    def report(now: download.Progress) -> None:
+        tell(
+            "progress",
+            doneBytes=now.done,
+            totalBytes=now.total,
+            bytesPerSecond=now.bytes_per_second,
+            etaSeconds=now.eta_seconds,
+        )
+
+    def bring(files: Sequence[choose.RemoteFile], told: Callable[[download.Progress], None]) -> None:
+        store.make_room(work, store.missing(work, files))
+        pace = download.Pace(report=arguments.report_seconds, stall=arguments.stall_seconds)
+        download.download(files, work, one, workers=arguments.max_workers, pace=pace, report=told)
+
+    consolidated = models.loads_consolidated(arguments.model)
     index = choose.needs_index(listing.files, consolidated=consolidated)
-    if index is None:
-        return choose.choose(listing.files, consolidated=consolidated)
-    store.check_space(work, [index])
-    fetch_one(index, work)
-    store.verify(work / index.path, index)
-    return choose.choose(
-        listing.files, consolidated=consolidated, indexed=hub.indexed_files(work / index.path)
+    indexed = None
+    if index is not None:
+        bring([index], lambda _now: None)
+        indexed = hub.indexed_files((work / index.path).read_bytes(), index.path)
+    selection = choose.choose(listing.files, consolidated=consolidated, indexed=indexed)
+    tell(
+        "start",
+        model=arguments.model,
+        commit=listing.commit,
+        format=selection.format,
+        files=len(selection.files),
+        totalBytes=selection.size,
+        missingBytes=sum(file.size for file in store.missing(work, selection.files)),
+    )
+    bring(selection.files, report)
+    store.publish(
+        work,
+        target,
+        model=arguments.model,
+        revision=arguments.revision,
+        commit=listing.commit,
+        selection=selection,
     )
 
 
-def _consolidated(model: str) -> bool:
-    """Whether the engine is told to load Mistral's format: the same table as its flags."""
-    flags = models.flags(model)
-    return ("--load-format", "mistral") in itertools.pairwise(flags)
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Options of one of the two modes; exits with code 2 if they do not fit together."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.sweep:
+        if arguments.models_directory is None or not arguments.keep:
+            parser.error("--sweep needs --models-directory and at least one --keep")
+        if arguments.model or arguments.target or arguments.commit:
+            parser.error("--sweep is used alone")
+    elif not arguments.model or arguments.target is None:
+        parser.error("--model and --target are needed")
+    elif arguments.keep or arguments.models_directory:
+        parser.error("--keep and --models-directory belong to --sweep")
+    return arguments
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -152,15 +179,28 @@ def _parser() -> argparse.ArgumentParser:
         description="Download a model into a directory. A token is taken from HF_TOKEN, a mirror from "
         "HF_ENDPOINT.",
     )
-    parser.add_argument("--model", required=True, type=_model, help="model id, as owner/name")
+    parser.add_argument("--model", type=_model, help="model id, as owner/name")
     parser.add_argument("--revision", default="main", help="branch, tag or commit [main]")
-    parser.add_argument("--target", required=True, type=pathlib.Path, help="directory to publish to")
+    parser.add_argument(
+        "--commit", type=_commit, help="fetch exactly this commit; --revision is then only recorded"
+    )
+    parser.add_argument("--target", type=pathlib.Path, help="directory to publish to")
     parser.add_argument("--max-workers", default=4, type=int, help="files at a time [4]")
     parser.add_argument(
         "--report-seconds", default=5.0, type=float, help="seconds between progress lines [5]"
     )
     parser.add_argument(
         "--stall-seconds", default=600.0, type=float, help="give up after this long without a byte [600]"
+    )
+    parser.add_argument(
+        "--lock-seconds", default=60.0, type=float, help="wait this long for another fetch to end [60]"
+    )
+    parser.add_argument(
+        "--sweep", action="store_true", help="instead: remove all models of a volume but those to keep"
+    )
+    parser.add_argument("--models-directory", type=pathlib.Path, help="directory of all models, for --sweep")
+    parser.add_argument(
+        "--keep", action="append", type=_name, metavar="NAME", help="directory in it to keep; repeatable"
     )
     parser.add_argument(
         "--termination-log", default=TERMINATION_LOG, type=pathlib.Path, help=argparse.SUPPRESS
@@ -171,6 +211,18 @@ def _parser() -> argparse.ArgumentParser:
 def _model(text: str) -> str:
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", text) is None:
         raise argparse.ArgumentTypeError("must be owner/name")
+    return text
+
+
+def _commit(text: str) -> str:
+    if re.fullmatch(r"[0-9a-f]{40}", text) is None:
+        raise argparse.ArgumentTypeError("must be 40 hexadecimal digits")
+    return text
+
+
+def _name(text: str) -> str:
+    if text in ("", ".", "..") or "/" in text:
+        raise argparse.ArgumentTypeError("must be the name of a directory in --models-directory")
     return text
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ai_sandbox_operator.fetch import choose, main
+from ai_sandbox_operator.desired import models
+from ai_sandbox_operator.fetch import choose
 from ai_sandbox_operator.fetch.failures import FetchError, FetchFailure
 
 SIDE = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"]
@@ -190,4 +191,4 @@ def test_the_index_is_only_needed_where_it_decides() -> None:
     ],
 )
 def test_the_format_is_the_one_that_the_engines_flags_name(model: str, consolidated: bool) -> None:
-    assert main._consolidated(model) == consolidated
+    assert models.loads_consolidated(model) == consolidated
