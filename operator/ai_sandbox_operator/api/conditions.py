@@ -16,7 +16,8 @@ Status = Literal["True", "False", "Unknown"]
 class ConditionType(enum.StrEnum):
     """Conditions of an AISandbox, in the order in which they are stored.
 
-    Positive polarity: True is good, except for Reconciling and Stalled, which kstatus defines.
+    Positive polarity: True is good, except for Reconciling and Stalled, which kstatus defines, and
+    UpdateAvailable, which informs and is absent where there is nothing to tell.
     """
 
     READY = "Ready"
@@ -28,6 +29,7 @@ class ConditionType(enum.StrEnum):
     ENGINE_READY = "EngineReady"
     CHAT_READY = "ChatReady"
     EXPOSED = "Exposed"
+    UPDATE_AVAILABLE = "UpdateAvailable"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,32 +125,240 @@ class Reason(enum.Enum):
         "The NodeBalancer was observed without the sandbox's firewall.", "Wait; the operator attaches it."
     )
     # ModelCached
+    Resolving = Doc("The model is being looked up on the hub.", "Wait.")
     Cached = Doc("The model is complete in the cache.", "Nothing to do.")
     Fetching = Doc("The model is being downloaded.", "Wait.")
     FetchFailed = Doc(
         "The download of the model failed.", "Read the message; correct the model or the token."
     )
+    ModelNotFound = Doc(
+        "The hub has no such model, or hides it from this token.",
+        "Correct spec.model.id; for a private model set spec.model.tokenSecretRef.",
+    )
+    RevisionNotFound = Doc("The model has no such revision.", "Correct spec.model.revision.")
+    ModelGatedNoToken = Doc(
+        "The model is gated and the sandbox has no token of the hub.",
+        "Accept the model's terms on its page and set spec.model.tokenSecretRef to a token of that account.",
+    )
+    ModelGatedNotGranted = Doc(
+        "The model is gated and the token's account has no access to it.",
+        "Ask for access on the model's page with the token's account, and let the token read gated repositories.",
+    )
+    HubTokenInvalid = Doc(
+        "The hub does not know the token.", "Replace the token that spec.model.tokenSecretRef names."
+    )
+    HubUnreachable = Doc(
+        "The hub does not answer, or limits the rate.",
+        "Wait; the download is tried again. If it stays, check the cluster's way to the hub.",
+    )
+    DownloadDamaged = Doc(
+        "A file did not arrive as the hub describes it.", "Wait; the file is downloaded again."
+    )
+    DownloadStalled = Doc(
+        "The download came to a standstill.", "Wait; it is tried again and keeps complete files."
+    )
+    DiskFull = Doc(
+        "A disk is full.",
+        "Raise spec.storage.modelCacheSize; if it was the engine's own disk, use a plan with a larger one.",
+    )
+    NoWeights = Doc(
+        "The model has no weights that the engine loads.",
+        "Choose a model with weights in safetensors format.",
+    )
     VolumePending = Doc(
         "A volume is not there yet.", "Wait; if it stays, read the events of the PersistentVolumeClaim."
     )
+    VolumeProvisioningFailed = Doc(
+        "The storage system refuses to make the volume.",
+        "Read the message; correct spec.storage.className or the size, or raise the account's limit at Linode.",
+    )
+    StorageClassNotFound = Doc(
+        "The cluster has no such storage class.",
+        "Correct spec.storage.className (`kubectl get storageclass`).",
+    )
+    VolumeAttachFailed = Doc(
+        "The volume cannot be attached to the pod's node.",
+        "Wait some minutes while another node lets go of it; if that node is dead, delete the node.",
+    )
+    VolumeLimitReached = Doc(
+        "The node cannot take another volume.", "Use a plan with more memory, or add a node."
+    )
+    VolumeNodeConflict = Doc(
+        "The volume is in another region or on another node than the nodes that could run the pod.",
+        "Add a node where the volume is, or delete the PersistentVolumeClaim to start with an empty volume.",
+    )
+    VolumeMountFailed = Doc(
+        "The node cannot mount a volume of the pod.", "Read the message, which is the node's own."
+    )
     # EngineReady, ChatReady
     EngineServing = Doc("The engine answers.", "Nothing to do.")
+    EngineUnproven = Doc(
+        "The engine's pod is ready, but it does not answer as it should.",
+        "Read the message. The operator's pods must reach port 8000 of the engine's pod; an operator outside the "
+        "cluster needs --pod-proxy.",
+    )
     ChatServing = Doc("The chat answers.", "Nothing to do.")
     ChatDisabled = Doc("The chat is switched off by the spec.", "Nothing to do.")
     WaitingForModel = Doc("The engine starts once the model is cached.", "Wait.")
     Starting = Doc("Pods are starting.", "Wait.")
-    Unschedulable = Doc(
-        "No node can run the pod.",
-        "Add a node of the plan that the message names, or free a GPU.",
+    Unschedulable = Doc("No node can run the pod.", "Read the scheduler's words in the message.")
+    NoGPUNode = Doc(
+        "No node has as many GPUs as the sandbox asks for.",
+        "Add a node pool of a GPU plan, or lower spec.gpu.count.",
+    )
+    GPUsInUse = Doc(
+        "No node has as many free GPUs as the sandbox asks for.",
+        "Add a node to the GPU pool, or free a GPU: suspend another sandbox (spec.lifecycle.state: Suspended).",
+    )
+    NoMatchingNode = Doc(
+        "No node is of the plan or has the labels that the sandbox asks for.",
+        "Add a node pool of the plan in spec.gpu.plan, or correct spec.gpu.plan and spec.gpu.nodeSelector.",
+    )
+    InsufficientResources = Doc(
+        "No node has enough free CPU or memory.",
+        "Lower spec.engine.resources, use a larger spec.gpu.plan, or add a node.",
+    )
+    TaintNotTolerated = Doc(
+        "The nodes that could run the pod have a taint.",
+        "See `kubectl describe nodes`: add the taint to spec.gpu.tolerations, remove it, or repair a node that is "
+        "not ready.",
+    )
+    NodeUnavailable = Doc(
+        "The nodes that could run the pod are cordoned or not ready.",
+        "Uncordon the node (`kubectl uncordon`), or recycle it.",
     )
     ImagePullFailed = Doc(
         "A node cannot pull the image.", "Correct the image, or give the nodes access to it."
     )
+    ImageNotFound = Doc("The registry has no such image.", "Correct the image's name, tag or digest.")
+    ImagePullUnauthorized = Doc(
+        "The registry does not give the image to the nodes.",
+        "Correct the image, or use a public image or a mirror that needs no login.",
+    )
+    ImagePullRateLimited = Doc(
+        "The registry limits how often images are pulled.", "Wait, or use a mirror of the registry."
+    )
+    RegistryUnreachable = Doc(
+        "The node does not reach the registry.", "Check the registry's name and the nodes' way to it."
+    )
+    ImageUnusable = Doc(
+        "The image does not run on the node: another processor architecture, or no program in it.",
+        "Use an image for the nodes' architecture.",
+    )
+    ContainerStartFailed = Doc(
+        "The container runtime cannot start the container.",
+        "Read the message, which is the runtime's own; recycle the node if it is at fault.",
+    )
     CrashLoop = Doc("A container ends again and again.", "Read the message and the container's log.")
+    ContainerKilled = Doc(
+        "A container was killed: by the node, or because it no longer answered.",
+        "Look at the events of the pod and at the node's memory.",
+    )
     OutOfMemory = Doc(
         "A container was ended because it used more memory than allowed.", "Raise its memory limit."
     )
+    NodeMemoryPressure = Doc(
+        "The node ran out of memory and evicted the pod.",
+        "Use a plan with more memory, or keep other pods off the node.",
+    )
+    NodeDiskPressure = Doc(
+        "The node ran out of disk and evicted the pod.",
+        "Use a plan with a larger disk, or keep other pods off the node.",
+    )
+    EphemeralStorageExceeded = Doc(
+        "The pod wrote more to the node's disk than it may, and was evicted.",
+        "Read the message; remove what makes the container write so much.",
+    )
+    Evicted = Doc("The pod was evicted from its node.", "Read the message; another pod takes its place.")
+    NodeShutdown = Doc("The pod's node was shut down.", "Wait; another pod takes its place.")
+    StartStalled = Doc(
+        "The engine is starting and has printed nothing for long.",
+        "Wait for the end of its startup budget; if it happens again, delete the pod or use another node.",
+    )
+    StartTimeout = Doc(
+        "The engine was not up within its startup budget.",
+        "Wait for the next attempt, which finds files in memory; if it stays, use a smaller model or a larger plan.",
+    )
+    InvalidEngineArguments = Doc(
+        "The engine refuses its arguments.",
+        "Correct spec.engine.extraArgs; with an own spec.engine.image use a release that knows them.",
+    )
+    ModelUnsupported = Doc(
+        "The engine cannot run a model of this architecture.",
+        "Choose another model, or set spec.engine.image to a vLLM release that supports it.",
+    )
+    RemoteCodeRequired = Doc(
+        "The model brings its own program code, which the engine does not run.",
+        "Choose another model, or, if you trust its authors, add --trust-remote-code to spec.engine.extraArgs.",
+    )
+    ModelFilesMissing = Doc(
+        "The engine looked for a file that is not in the cache; it has no way to the internet.",
+        "Remove names of other repositories from spec.engine.extraArgs; else download anew, see "
+        "docs/troubleshooting.md.",
+    )
+    ModelFilesDamaged = Doc(
+        "A file of the model in the cache cannot be read.", "Download anew, see docs/troubleshooting.md."
+    )
+    ContextTooLong = Doc(
+        "The context asked for is longer than the model supports.",
+        "Lower spec.model.maxContextTokens, or leave it out.",
+    )
+    KVCacheTooSmall = Doc(
+        "The context asked for does not fit into the GPU's memory beside the model.",
+        "Lower spec.model.maxContextTokens or leave it out, or use GPUs with more memory.",
+    )
+    ModelTooLarge = Doc(
+        "The model does not fit into the GPU's memory.",
+        "Use a larger spec.gpu.plan, more spec.gpu.count, or a smaller or quantised model.",
+    )
+    GPUBusy = Doc(
+        "Somebody else holds memory of the GPU.",
+        "Wait; if it stays, free the GPU, recycle the node, or lower spec.engine.gpuMemoryUtilizationPercent.",
+    )
+    GPUCountUnsupported = Doc(
+        "The model cannot be split over this number of GPUs.",
+        "Set spec.gpu.count to a number that divides the model's attention heads.",
+    )
+    GPUTooOld = Doc(
+        "The GPU lacks what the model's number format or the engine needs.",
+        "Choose a newer GPU with spec.gpu.plan, or another build of the model.",
+    )
+    DriverTooOld = Doc(
+        "The node's NVIDIA driver is older than the engine needs.",
+        "Recycle the node to get a newer driver, or set spec.engine.image to an older release.",
+    )
+    GPUNotFound = Doc(
+        "The engine finds no GPU on the node.",
+        "Check the NVIDIA device plugin on the node; recycle the node.",
+    )
+    EngineCrashed = Doc(
+        "The engine served and then ended by itself.",
+        "Wait; it starts again. If it repeats, report it with the engine's log.",
+    )
+    EngineSetupFault = Doc(
+        "The engine lacks shared memory, a writable directory, or a clean environment.",
+        "Take away an own spec.engine.image; else report it with the engine's log: it is a fault of the operator.",
+    )
     NotReady = Doc("Pods run but are not ready.", "Read the container's log.")
+    # EngineReady and UpdateAvailable, from updates of the engine
+    RolledBack = Doc(
+        "The last change of the engine failed; the engine before it was brought back.",
+        "Correct the spec, or annotate the sandbox with sandbox.linode.com/retry-engine-update=<a new value> to "
+        "try the same change again.",
+    )
+    OldPodStuck = Doc(
+        "The engine's old pod does not end, and its GPU and volume are not free for the new one.",
+        "Look at its node. If the node is dead, delete it at Linode (`kubectl delete node`); the new pod then starts.",
+    )
+    EngineUpdateAvailable = Doc(
+        "This release of the operator would run the engine differently; the running one is left alone.",
+        "Annotate the sandbox with sandbox.linode.com/update-engine=<a new value> to take it over; the engine "
+        "restarts.",
+    )
+    EngineUpdateFailed = Doc(
+        "The engine of this release was tried and failed; the engine before it was brought back.",
+        "Read the cause. Annotate the sandbox with sandbox.linode.com/update-engine=<a new value> to try it again.",
+    )
     # Exposed
     AddressAssigned = Doc("The NodeBalancer has an address.", "Nothing to do.")
     AddressPending = Doc("The NodeBalancer has no address yet.", "Wait.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from . import crd, names, reference, schema
@@ -33,14 +33,17 @@ def contents() -> dict[str, str]:
     }
 
 
-def main(argv: Sequence[str]) -> int:
-    """Write the generated files below a directory, or check them; returns the exit code."""
+def main(argv: Sequence[str], further: Callable[[pathlib.Path], Mapping[str, str]] = lambda _root: {}) -> int:
+    """Write the generated files below a directory, or check them; returns the exit code.
+
+    `further` adds files that layers above this one make: their texts by path below the root.
+    """
     parser = argparse.ArgumentParser(prog="generate", description=__doc__)
     parser.add_argument("root", nargs="?", type=pathlib.Path, default=pathlib.Path(), help="repository root")
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a file is out of date")
     parser.add_argument("--print", action="store_true", help="print the CRD and write nothing")
     arguments = parser.parse_args(argv)
-    files = contents()
+    files = {**contents(), **further(arguments.root)}
     if arguments.print:
         sys.stdout.write(files[CRD_PATH])
         return 0

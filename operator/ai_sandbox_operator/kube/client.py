@@ -53,6 +53,10 @@ async def load_configuration(kubeconfig: str | None, *, context: str | None = No
     return configuration
 
 
+#: Seconds for a log.
+LOG_TIMEOUT = 5.0
+
+
 class KubeClient:
     """Asyncio client for untyped objects.
 
@@ -180,13 +184,39 @@ class KubeClient:
         except errors.NotFound:
             return
 
-    async def logs(self, namespace: str, pod: str, container: str, *, tail: int, previous: bool) -> str:
-        """Last `tail` lines of a container's log."""
-        query = {"container": container, "tailLines": str(tail), "previous": str(previous).lower()}
-        raw = await self._raw(
-            "get", kinds.POD, "GET", kinds.POD.path(namespace, pod, "log"), query=query, accept="*/*"
-        )
+    async def logs(
+        self,
+        namespace: str,
+        pod: str,
+        container: str,
+        *,
+        tail: int,
+        previous: bool,
+        limit_bytes: int = 1 << 20,
+    ) -> str:
+        """Last `tail` lines of a container's log, of these the first `limit_bytes` bytes.
+
+        The answer is the node's, and a dead node gives none: it is not waited for long.
+        """
+        query = {
+            "container": container,
+            "tailLines": str(tail),
+            "limitBytes": str(limit_bytes),
+            "previous": str(previous).lower(),
+        }
+        path = kinds.POD.path(namespace, pod, "log")
+        try:
+            async with asyncio.timeout(LOG_TIMEOUT):
+                raw = await self._raw("get", kinds.POD, "GET", path, query=query, accept="*/*")
+        except TimeoutError:
+            raise errors.Unavailable(f"the log of pod {pod} did not come in {LOG_TIMEOUT:.0f} s") from None
         return raw.decode("utf-8", errors="replace")
+
+    async def events(self, namespace: str, uid: str, *, most: int = 100) -> list[Object]:
+        """Events about the object with this UID, at most so many."""
+        query = {"fieldSelector": f"involvedObject.uid={uid}", "limit": str(most)}
+        path = kinds.EVENT.path(namespace)
+        return list((await self._request("list", kinds.EVENT, "GET", path, query=query)).get("items") or [])
 
     async def _write(
         self,

@@ -48,27 +48,54 @@ class PodReader:
         Raises:
             PodUnreachable: there was none, or its status was not 200.
         """
+        status, body = await self.request("GET", address, port, path)
+        if status != 200:
+            raise PodUnreachable(f"port {port} answered with status {status}")
+        return body
+
+    async def request(
+        self,
+        method: str,
+        address: str,
+        port: int,
+        path: str,
+        *,
+        token: str = "",
+        json: object = None,
+        patience: float | None = None,
+    ) -> tuple[int, str]:
+        """Status and body of an answer.
+
+        Args:
+            token: sent as bearer token.
+            patience: seconds, where the usual ones are too few.
+
+        Raises:
+            PodUnreachable: there was none.
+        """
         assert self._session is not None
         host = f"[{address}]" if ":" in address else address
+        limit = aiohttp.ClientTimeout(total=patience) if patience else self._timeout
         try:
             async with (
                 self._slots,
-                self._session.get(
+                self._session.request(
+                    method,
                     f"http://{host}:{port}{path}",
                     proxy=self._proxy,
-                    timeout=self._timeout,
+                    timeout=limit,
                     allow_redirects=False,
+                    headers={"Authorization": f"Bearer {token}"} if token else None,
+                    json=json,
                 ) as answer,
             ):
-                if answer.status != 200:
-                    raise PodUnreachable(f"port {port} answered with status {answer.status}")
                 body = b""
                 async for chunk in answer.content.iter_any():
                     body += chunk
                     if len(body) > _LONGEST:
                         raise PodUnreachable(f"port {port} answered with more than {_LONGEST} bytes")
-                return body.decode(errors="replace")
+                return answer.status, body.decode(errors="replace")
         except TimeoutError as error:
-            raise PodUnreachable(f"port {port} did not answer in {self._timeout.total:.0f} s") from error
+            raise PodUnreachable(f"port {port} did not answer in {limit.total:.0f} s") from error
         except (aiohttp.ClientError, OSError) as error:
             raise PodUnreachable(f"port {port} is not reached: {error}") from error

@@ -69,7 +69,7 @@ _CONTENT = ("spec", "data", "type")
 #: Maps with keys of the user's: a label may well be called `protocol`, and means something with any value.
 _OPAQUE = frozenset({"annotations", "data", "labels", "matchLabels", "nodeSelector", "selector"})
 #: On a pod template, from `kubectl rollout restart`: a restart that somebody asked for, not drift.
-_RESTARTED = "kubectl.kubernetes.io/restartedAt"
+RESTARTED = "kubectl.kubernetes.io/restartedAt"
 #: Written once and then only grown or replaced by name: their content is immutable or the server's.
 _IDENTITY_ONLY = frozenset({"Job", "PersistentVolumeClaim"})
 
@@ -101,7 +101,7 @@ def prune(value: Json, field: str = "") -> Json:
     """
     if isinstance(value, Mapping):
         if field in _OPAQUE:
-            return {k: v for k, v in value.items() if k != _RESTARTED} or None
+            return {k: v for k, v in value.items() if k != RESTARTED} or None
         pruned = {
             key: kept
             for key, child in value.items()

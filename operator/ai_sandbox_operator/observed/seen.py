@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import json
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -96,8 +97,74 @@ def _deployment(body: Mapping[str, Json]) -> Mapping[str, Any]:
         "updated": status.get("updatedReplicas", 0),
         "ready": status.get("readyReplicas", 0),
         "engine_inputs": (metadata.get("annotations") or {}).get(ANNOTATION_ENGINE_INPUTS, ""),
+        "model": (metadata.get("annotations") or {}).get(names.ANNOTATION_MODEL, ""),
         "foreign_template": foreign_template_owner(metadata),
+        "pods_refused": _since(status, "ReplicaFailure"),
+        "available_since": _since(status, "Available")[1],
+        **_engine(body),
     }
+
+
+def complete(deployment: Seen) -> bool:
+    """Whether all replicas are ready, by a status that may not have seen the last change yet.
+
+    A change of a Deployment's annotations counts as a new generation too, and touches no pod.
+    Source: kubernetes pkg/registry/apps/deployment/strategy.go, PrepareForUpdate.
+    """
+    facts = deployment.facts
+    return bool(
+        facts["replicas"] > 0 and facts["updated"] == facts["ready"] == facts["current"] == facts["replicas"]
+    )
+
+
+def rolled_out(deployment: Seen) -> bool:
+    """Whether the current template runs with all its replicas ready, and nothing of an older one."""
+    facts = deployment.facts
+    return complete(deployment) and bool(facts["observed_generation"] >= facts["generation"])
+
+
+def _since(status: Mapping[str, Json], type_: str) -> tuple[str, str]:
+    """Message of a condition that is True, and since when it is; both empty if it is not."""
+    for condition in status.get("conditions") or ():
+        if condition.get("type") == type_ and condition.get("status") == "True":
+            return str(condition.get("message", "")), str(condition.get("lastTransitionTime", ""))
+    return "", ""
+
+
+def _engine(body: Mapping[str, Json]) -> Mapping[str, Any]:
+    """Of an engine what `reconcile.engine_update` reads.
+
+    The template itself is held only until it is kept as the good one, so a settled engine costs one copy.
+    """
+    annotations = body["metadata"].get("annotations") or {}
+    state = {name: annotations[name] for name in ENGINE_STATE if name in annotations}
+    if not state:
+        return {"engine_template": "", "engine_state": {}, "engine_candidate": ""}
+    rendered = state.get(ANNOTATION_ENGINE_TEMPLATE, "")
+    candidate = json.dumps(
+        {
+            "inputs": state.get(ANNOTATION_ENGINE_INPUTS, ""),
+            "rendered": rendered,
+            "template": _own_template(body["spec"]["template"]),
+        },
+        sort_keys=True,
+        separators=(",", ":"),
+    )
+    known = candidate == state.get(ANNOTATION_ENGINE_GOOD)
+    return {
+        "engine_template": rendered,
+        "engine_state": state,
+        "engine_candidate": "" if known else candidate,
+    }
+
+
+def _own_template(template: Mapping[str, Json]) -> Mapping[str, Json]:
+    """A live template without what is not part of the configuration: restarts that somebody asked for."""
+    metadata = {k: v for k, v in template["metadata"].items() if k != "creationTimestamp"}
+    annotations = metadata.pop("annotations", None) or {}
+    if kept := {k: v for k, v in annotations.items() if k != canonical.RESTARTED}:
+        metadata["annotations"] = kept
+    return {"metadata": metadata, "spec": template["spec"]}
 
 
 def _job(body: Mapping[str, Json]) -> Mapping[str, Any]:
@@ -173,7 +240,21 @@ def _covered(fields: Mapping[str, Json], by: list[Mapping[str, Json]]) -> bool:
     return True
 
 
+#: On the engine's Deployment, see `reconcile.engine_update`: the user's inputs behind its template, the
+#: fingerprint of the template as it was sent (on its pods too), the last template that was seen to
+#: serve, the last change that was given up, the last word for taking over a release's engine.
 ANNOTATION_ENGINE_INPUTS = f"{names.GROUP}/engine-inputs"
+ANNOTATION_ENGINE_TEMPLATE = f"{names.GROUP}/engine-template"
+ANNOTATION_ENGINE_GOOD = f"{names.GROUP}/last-good-template"
+ANNOTATION_ENGINE_FAILED = f"{names.GROUP}/failed-engine-update"
+ANNOTATION_ENGINE_UPDATE = f"{names.GROUP}/update-engine"
+ENGINE_STATE = (
+    ANNOTATION_ENGINE_INPUTS,
+    ANNOTATION_ENGINE_TEMPLATE,
+    ANNOTATION_ENGINE_GOOD,
+    ANNOTATION_ENGINE_FAILED,
+    ANNOTATION_ENGINE_UPDATE,
+)
 
 _EXTRACT = {
     "Deployment": _deployment,

@@ -1,0 +1,39 @@
+"""A cause that stands in a log comes into the conditions, through a real API server's logs."""
+
+from __future__ import annotations
+
+import pytest
+
+from lab.cluster.nodes.behaviour import Behaviour
+from lab.engine.script import Script
+from lab.world import World
+from unit.observed.corpus import engine_logs
+
+NAME = "diagnosis"
+#: Logs whose cause stands in the engine's process, in the server's, and in the words of argparse.
+LOGS = ("kv-cache-too-small", "bad-parallelism", "bad-flag")
+
+
+@pytest.mark.parametrize("log", LOGS)
+async def test_a_failed_start_is_told_with_its_cause_and_what_to_do(started: World, log: str) -> None:
+    expected = engine_logs()[log]
+    behaviour = Behaviour(engine=Script(fail=log))
+    started.lab.nodes.behave(behaviour, component="engine", namespace=started.namespace)
+    await started.apply(NAME, {})
+    told = await started.until(NAME, "EngineReady", "False", reason=expected.reason, timeout=30)
+    for words in expected.says:
+        assert words in told["message"]
+    assert told["message"].endswith(f" {expected.advice}")
+    await started.until(NAME, "Ready", "False", reason=expected.reason)
+
+
+async def test_the_phase_of_a_start_is_told(started: World) -> None:
+    behaviour = Behaviour(engine=Script(hang="load"))
+    started.lab.nodes.behave(behaviour, component="engine", namespace=started.namespace)
+    await started.apply(NAME, {})
+
+    async def loading() -> bool:
+        return "loading the weights" in (await started.condition(NAME, "EngineReady"))["message"]
+
+    await started.eventually(loading, timeout=30, what="the phase")
+    assert (await started.condition(NAME, "EngineReady"))["reason"] == "Starting"
