@@ -10,8 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
+from lab.engine.script import Script
+
 Kind = Literal["normal", "slow", "crash", "oom", "image-pull", "never-ready", "fail"]
 Status = Literal["frozen", "unreachable", "error"]
+Fetch = Literal["real"]
 #: Kinds that end the container.
 ENDING = frozenset({"crash", "oom", "fail"})
 
@@ -37,6 +40,8 @@ class Behaviour:
         status: of a gateway: `frozen` gets no changed Secret and serves what it served before; its
             status port is `unreachable`, or answers 503 (`error`).
         status_seconds: time that the status port takes to answer.
+        fetch: of a fetch pod whose container starts: `real` runs the operator's own program.
+        engine: of an engine pod that is `normal` or `slow`: its model, its pace, its failure; None: healthy.
     """
 
     kind: Kind = "normal"
@@ -47,12 +52,19 @@ class Behaviour:
     previous_log: str | None = None
     status: Status | None = None
     status_seconds: float | None = None
+    fetch: Fetch | None = None
+    engine: Script | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
             raise ValueError(f"unknown kind {self.kind!r}; known are {', '.join(get_args(Kind))}")
         if self.status is not None and self.status not in get_args(Status):
             raise ValueError(f"unknown status {self.status!r}; known are {', '.join(get_args(Status))}")
+        if self.fetch is not None and self.fetch not in get_args(Fetch):
+            raise ValueError(f"unknown fetch {self.fetch!r}; known are {', '.join(get_args(Fetch))}")
+        if isinstance(self.engine, Mapping):
+            # As it comes over HTTP.
+            object.__setattr__(self, "engine", Script.parse(self.engine))
 
     @property
     def ends(self) -> bool:
@@ -71,12 +83,17 @@ NORMAL = Behaviour()
 
 @dataclass(frozen=True)
 class Selector:
-    """Which pods; what is None does not matter."""
+    """Which pods; what is None does not matter.
+
+    Attributes:
+        runs: the image, or one of the arguments, of a container.
+    """
 
     component: str | None = None
     namespace: str | None = None
     sandbox: str | None = None
     prefix: str | None = None
+    runs: str | None = None
 
     def matches(self, pod: Mapping[str, Any]) -> bool:
         meta = pod["metadata"]
@@ -86,7 +103,12 @@ class Selector:
             and self.namespace in (None, meta["namespace"])
             and self.sandbox in (None, labels.get(_LABEL_SANDBOX))
             and (self.prefix is None or meta["name"].startswith(self.prefix))
+            and (self.runs is None or any(self.runs in _runs(one) for one in pod["spec"]["containers"]))
         )
+
+
+def _runs(container: Mapping[str, Any]) -> tuple[str, ...]:
+    return container.get("image", ""), *(container.get("args") or ())
 
 
 @dataclass(frozen=True)

@@ -52,11 +52,18 @@ class NodesClient:
         namespace: str | None = None,
         sandbox: str | None = None,
         prefix: str | None = None,
+        runs: str | None = None,
         **fields: Any,
     ) -> int:
         """Add a rule; its id. `fields` are those of `Behaviour`."""
         behaviour = kind if isinstance(kind, Behaviour) else Behaviour(kind, **fields)
-        selector = {"component": component, "namespace": namespace, "sandbox": sandbox, "prefix": prefix}
+        selector = {
+            "component": component,
+            "namespace": namespace,
+            "sandbox": sandbox,
+            "prefix": prefix,
+            "runs": runs,
+        }
         return int(self._call("POST", "/behaviours", {**asdict(behaviour), **selector})["id"])
 
     def sync(self, seconds: float) -> None:

@@ -110,7 +110,7 @@ class EnvoyPod:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                preexec_fn=_end_with_parent,
+                preexec_fn=end_with_parent,
             )
         self._watcher = asyncio.create_task(self._watch(self._process))
 
@@ -141,7 +141,7 @@ class EnvoyPod:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
-            preexec_fn=_end_with_parent,
+            preexec_fn=end_with_parent,
             start_new_session=True,
         )
         try:
@@ -174,6 +174,6 @@ class EnvoyPod:
             return False
 
 
-def _end_with_parent() -> None:
-    """No Envoy outlives the nodes, however they end."""
+def end_with_parent() -> None:
+    """No process outlives the nodes, however they end."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,8 +1,8 @@
 """The network of the pods, as far as an operator outside the cluster needs it: an HTTP proxy.
 
 `GET http://10.2.x.y:9902/stats/prometheus` through this proxy is answered for the pod with that address:
-by a stand-in for the gateway's Envoy, or by the real one where the nodes run it. Pods that do not run
-are not reached.
+by a stand-in for the gateway's Envoy, or by the real one where the nodes run it. Port 8000 of an engine
+that serves is the stand-in for vLLM, for any method. Pods that do not run are not reached.
 """
 
 from __future__ import annotations
@@ -48,21 +48,25 @@ class PodNetwork:
         await self._runner.cleanup()
         await self._session.close()
 
-    async def _answer(self, request: web.BaseRequest) -> web.Response:
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         target = urllib.parse.urlsplit(request.raw_path)
-        if request.method != "GET" or target.scheme != "http" or target.hostname is None:
-            return web.Response(status=501, text="only GET of an http URL")
+        if target.scheme != "http" or target.hostname is None:
+            return web.Response(status=501, text="only an http URL")
         found = self._find(target.hostname)
         if found is None or found[1].phase not in (Phase.RUNNING, Phase.READY):
             return web.Response(status=502, text=f"no pod answers at {target.hostname}")
         pod, _, behaviour = found
+        uid = pod["metadata"]["uid"]
+        if (engine := self._workloads.engines.at(uid, target.port)) is not None:
+            return await engine.answer(request, target.path)
+        if request.method != "GET":
+            return web.Response(status=501, text="only GET of what is no engine")
         if behaviour.status_seconds:
             await asyncio.sleep(behaviour.status_seconds)
         if behaviour.status == "unreachable":
             return web.Response(status=502, text="connection refused")
         if behaviour.status == "error":
             return web.Response(status=503, text="upstream connect error")
-        uid = pod["metadata"]["uid"]
         if (address := self._workloads.real(uid)) is not None:
             return await self._forward(f"http://{address}:{target.port}{target.path}?{target.query}")
         stand_in = self._workloads.stand_in(uid)

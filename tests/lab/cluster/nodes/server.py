@@ -42,7 +42,8 @@ class FakeNodes:
     """Nodes, kubelets and block storage for one API server.
 
     Args:
-        kubeconfig: an administrator's, with a client certificate.
+        kubeconfig: an administrator's, with a client certificate. The content of claims is in a directory
+            `volumes` beside it, as far as pods really run.
         times: how long each step of a pod takes.
         pods_per_node: LKE's limit by default.
         envoy_folder: gateways run the real Envoy, with their files here; None: stand-ins.
@@ -69,7 +70,10 @@ class FakeNodes:
         self._tasks: list[asyncio.Task[None]] = []
         self._stack = contextlib.AsyncExitStack()
         self.behaviours = Behaviours()
-        self.workloads = Workloads(self._api.get_or_none, self.behaviours.of, envoy_folder)
+        volumes = pathlib.Path(kubeconfig).parent / "volumes"
+        self.workloads = Workloads(
+            self._api.get_or_none, self.behaviours.of, envoy_folder, volumes, ready=times.ready
+        )
         self.behaviours.on_change(self.workloads.mounts.release)
         self._kubelet = Kubelet(self._api, self.behaviours, times, self.workloads)
         self._logs = LogServer(self._kubelet.find)

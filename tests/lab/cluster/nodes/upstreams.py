@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from lab.cluster.nodes.mounts import Read
+from aiohttp import web
+
+from lab.cluster.nodes.engines import Engines
 from lab.envoy.upstream import Upstream
 
 _LABEL_SANDBOX = "sandbox.linode.com/name"
-_KEY_VARIABLE = "VLLM_API_KEY"
+_ENGINE_PORT = 8000
 #: The ready engine pod of a sandbox, by namespace and name.
 FindEngine = Callable[[str, str], Mapping[str, Any] | None]
 
@@ -21,14 +22,14 @@ class Upstreams:
     """Stand-ins by namespace and sandbox.
 
     Args:
-        read: the API server.
+        engines: what runs in the engine pods.
 
     Attributes:
         find_engine: set by the owner of the pods.
     """
 
-    def __init__(self, read: Read) -> None:
-        self._read = read
+    def __init__(self, engines: Engines) -> None:
+        self._engines = engines
         self._lock = asyncio.Lock()
         self._made: dict[tuple[str, str], Upstream] = {}
         self.find_engine: FindEngine = lambda _namespace, _sandbox: None
@@ -38,7 +39,7 @@ class Upstreams:
         key = namespace, labels.get(_LABEL_SANDBOX, "")
         async with self._lock:
             if key not in self._made:
-                made = Upstream(lambda: self._engine_key(*key))
+                made = Upstream(lambda request: self._answer(request, *key))
                 await made.start()
                 self._made[key] = made
         return self._made[key].ports
@@ -53,12 +54,10 @@ class Upstreams:
         for made in self._made.values():
             await made.stop()
 
-    async def _engine_key(self, namespace: str, sandbox: str) -> str | None:
-        """What the engine's container has in its environment; None while no engine is ready."""
+    async def _answer(
+        self, request: web.BaseRequest, namespace: str, sandbox: str
+    ) -> web.StreamResponse | None:
+        """The answer of the sandbox's engine; None while no engine is ready."""
         pod = self.find_engine(namespace, sandbox)
-        for variable in pod["spec"]["containers"][0].get("env") or () if pod else ():
-            if variable["name"] == _KEY_VARIABLE:
-                source = variable["valueFrom"]["secretKeyRef"]
-                secret = await self._read(f"/api/v1/namespaces/{namespace}/secrets/{source['name']}")
-                return base64.b64decode((secret or {})["data"][source["key"]]).decode() if secret else None
-        return None
+        run = self._engines.at(pod["metadata"]["uid"], _ENGINE_PORT) if pod else None
+        return await run.answer(request, request.path) if run else None

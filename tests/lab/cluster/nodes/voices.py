@@ -1,12 +1,13 @@
 """What containers say: their logs and termination messages, by component. Pure.
 
-The engine's log holds the lines by which a start is followed (`Loading safetensors checkpoint shards`,
-`torch.compile took`, ...) and grows with the time since the start, so a slow start looks like one.
+The engine's log is that of the stand-in for vLLM and grows with the time since the start, so a slow start
+looks like one; here are only the ends that a rule makes.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,37 +15,16 @@ from typing import Any
 
 from lab.cluster.nodes.behaviour import Behaviour
 from lab.cluster.nodes.lifecycle import End, Phase, State, Times, completes
+from lab.engine import failures, plan
+from lab.engine.script import HEALTHY, Script
 
 _LABEL_COMPONENT = "app.kubernetes.io/component"
 _SIZE = 16_196_395_008
 _COMMIT = "a09a35458c702b33eeacc393d103063234e8bc28"
-_ENGINE = (
-    "(APIServer pid=1) INFO {t} [utils.py:253] non-default args: {{'model': '{model}', 'max_model_len': -1}}",
-    "(APIServer pid=1) INFO {t} [model.py:547] Resolved architecture: Qwen2ForCausalLM",
-    "(APIServer pid=1) INFO {t} [model.py:1730] Using max model len 32768",
-    "(EngineCore pid=72) INFO {t} [gpu_model_runner.py:3751] Starting to load model {model}...",
-    "(EngineCore pid=72) Loading safetensors checkpoint shards:   0% Completed | 0/4 [00:00<?, ?it/s]",
-    "(EngineCore pid=72) Loading safetensors checkpoint shards:  50% Completed | 2/4 [00:21<00:21, 10.60s/it]",
-    "(EngineCore pid=72) Loading safetensors checkpoint shards: 100% Completed | 4/4 [00:42<00:00, 10.61s/it]",
-    "(EngineCore pid=72) INFO {t} [default_loader.py:314] Loading weights took 42.63 seconds",
-    "(EngineCore pid=72) INFO {t} [gpu_model_runner.py:3838] Model loading took 14.25 GiB and 44.1 seconds",
-    "(EngineCore pid=72) INFO {t} [monitor.py:34] torch.compile took 31.87 s in total",
-    "(EngineCore pid=72) INFO {t} [gpu_worker.py:359] Available KV cache memory: 2.61 GiB",
-    "(EngineCore pid=72) INFO {t} [kv_cache_utils.py:1229] GPU KV cache size: 48,880 tokens",
-    "(EngineCore pid=72) INFO {t} [gpu_model_runner.py:4587] Capturing CUDA graphs (decode, FULL)",
-    "(EngineCore pid=72) INFO {t} [gpu_model_runner.py:4612] Graph capturing finished in 18 secs, took 0.51 GiB",
-    "(EngineCore pid=72) INFO {t} [core.py:210] init engine (profile, create kv cache, warmup model) "
-    "took 74.20 seconds",
-    "(APIServer pid=1) INFO {t} [api_server.py:1351] Starting vLLM server on http://0.0.0.0:8000",
-    "(APIServer pid=1) INFO:     Application startup complete.",
-)
-_ENGINE_END = (
-    "(EngineCore pid=72) ERROR {t} [core.py:842] EngineCore failed to start.",
-    "(APIServer pid=1) RuntimeError: Engine core initialization failed. See root cause above. "
-    "Failed core proc(s): {{}}",
-)
-#: Lines of an engine that never gets ready: as far as the weights.
+#: Lines of what never gets ready.
 _STUCK = 6
+#: An engine that never gets ready, or that a rule ends, is loading weights.
+_LOADING = Script(hang="load")
 
 
 def log(pod: Mapping[str, Any], container: str, state: State, behaviour: Behaviour, now: float) -> list[str]:
@@ -54,13 +34,18 @@ def log(pod: Mapping[str, Any], container: str, state: State, behaviour: Behavio
     over = state.phase in (Phase.SUCCEEDED, Phase.FAILED, Phase.BACKOFF)
     if over and state.last is not None and container == _first(pod)["name"]:
         return list(state.last.log)
+    times = Times()
+    expected = behaviour.duration(times.job if completes(pod) else times.ready)
+    if _component(pod) == "engine" and container == _first(pod)["name"]:
+        stuck = behaviour.kind == "never-ready"
+        running = state.phase is Phase.RUNNING and not stuck
+        said = _engine(pod, _LOADING if stuck else HEALTHY, expected, state.started)
+        return said.log(now - state.since if running else math.inf)
     lines = _usual(pod, container, state.started)
     if state.phase is not Phase.RUNNING:
         return lines
     if behaviour.kind == "never-ready":
         return lines[:_STUCK]
-    times = Times()
-    expected = behaviour.duration(times.job if completes(pod) else times.ready)
     share = min(max((now - state.since) / expected, 0.0), 1.0) if expected > 0 else 1.0
     return lines[: max(1, int(len(lines) * share))]
 
@@ -93,28 +78,39 @@ def _termination_message(pod: Mapping[str, Any], end: End, lines: Sequence[str])
 
 def _ended(pod: Mapping[str, Any], end: End) -> list[str]:
     container = _first(pod)["name"]
+    if _component(pod) == "engine":
+        return _ended_engine(pod, end)
     lines = _usual(pod, container, end.started)
     if end.exit_code == 0 and completes(pod):
         return lines
     if end.reason == "OOMKilled":
         return lines[:_STUCK]
     message = (end.message or "").splitlines()
-    if _component(pod) == "engine":
-        moment = _clock(end.finished, "%m-%d %H:%M:%S")
-        return [*lines[:_STUCK], *message, *(line.format(t=moment) for line in _ENGINE_END)]
     if _component(pod) == "fetch":
-        failed = {"event": "failed", "permanent": False, "message": end.message or "the connection was lost"}
-        return [*lines[:2], json.dumps(failed)]
+        said = end.message or "HubUnreachable: the connection was lost"
+        failed = {"reason": said.partition(":")[0], "permanent": end.exit_code == 78, "message": said}
+        return [*lines[:2], json.dumps({"event": "failed", **failed})]
     return [lines[0], *(message or [f"{container}: error, exit code {end.exit_code}"])]
+
+
+def _engine(pod: Mapping[str, Any], script: Script, total: float, started: float) -> plan.Plan:
+    return plan.of_container(_first(pod), script, total=total, began=started)
+
+
+def _ended_engine(pod: Mapping[str, Any], end: End) -> list[str]:
+    """An engine that a rule ended while it loaded; its message is the cause."""
+    found = _engine(pod, _LOADING, end.finished - end.started, end.started)
+    lines = found.log(math.inf)
+    if end.reason == "OOMKilled" or found.arguments is None:
+        return lines
+    cause = (end.message or "RuntimeError: unknown error").splitlines()
+    failure = failures.Failure(_LOADING.hang or "", failures.ENGINE, tuple(cause))
+    return [*lines, *failures.lines(failure, found.arguments, HEALTHY, end.finished)]
 
 
 def _usual(pod: Mapping[str, Any], container: str, started: float) -> list[str]:
     """The log of a container that comes to its end or to readiness."""
     spec = next((one for one in pod["spec"]["containers"] if one["name"] == container), None)
-    if spec is not None and _component(pod) == "engine":
-        arguments = spec.get("args") or ["/models/model"]
-        moment = _clock(started, "%m-%d %H:%M:%S")
-        return [line.format(t=moment, model=arguments[0]) for line in _ENGINE]
     if spec is not None and _component(pod) == "fetch":
         return [json.dumps(event) for event in _fetch(_summary(spec))]
     moment = _clock(started, "%Y-%m-%dT%H:%M:%SZ")
@@ -131,8 +127,9 @@ def _fetch(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     progress = [
         {
             "event": "progress",
-            "downloadedBytes": size * quarter // 4,
+            "doneBytes": size * quarter // 4,
             "totalBytes": size,
+            "bytesPerSecond": size // 120,
             "etaSeconds": 30 * (4 - quarter),
         }
         for quarter in range(1, 5)
@@ -150,8 +147,8 @@ def _summary(container: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "model": after("--model", "unknown/model"),
         "revision": after("--revision", "main"),
-        "commit": _COMMIT,
-        "format": "safetensors",
+        "commit": after("--commit", _COMMIT),
+        "format": "hf",
         "bytes": _SIZE,
     }
 

@@ -1,4 +1,5 @@
-"""What runs in the gateway pods: a stand-in, or a real Envoy with a stand-in for engine and chat.
+"""What runs in the pods: in gateways a stand-in, or a real Envoy with a stand-in for chat behind it; in
+engines the stand-in for vLLM; in fetch pods nothing, or the real fetch.
 
 The kubelet tells when containers start, change and end; what really runs tells back whether it is
 ready, as a behaviour. Pods of other components run nothing.
@@ -16,8 +17,11 @@ from typing import Any
 
 from lab.cluster.nodes import mounts
 from lab.cluster.nodes.behaviour import Behaviour
+from lab.cluster.nodes.engines import Engines
 from lab.cluster.nodes.envoys import EnvoyPod
+from lab.cluster.nodes.fetches import Fetches
 from lab.cluster.nodes.gateway import CONFIG_PATH, StandIn
+from lab.cluster.nodes.lifecycle import Times
 from lab.cluster.nodes.upstreams import Upstreams
 
 log = logging.getLogger("lab.nodes")
@@ -33,8 +37,12 @@ class Workloads:
         read: the API server.
         behaviour_of: the rule for a pod.
         folder: for the files of real Envoys; None: stand-ins only.
+        volumes: for the content of claims; None: a temporary directory.
+        ready: seconds of an engine's usual start.
 
     Attributes:
+        engines: the engine pods.
+        fetches: the fetch pods that really fetch.
         mounts: the Secrets in the pods.
         kick: called with the UID of a pod that the kubelet is to look at.
     """
@@ -44,14 +52,18 @@ class Workloads:
         read: mounts.Read,
         behaviour_of: Callable[[Mapping[str, Any]], Behaviour],
         folder: pathlib.Path | None = None,
+        volumes: pathlib.Path | None = None,
+        ready: float = Times().ready,
     ) -> None:
         self._folder = folder
+        self.engines = Engines(read, behaviour_of, ready)
+        self.fetches = Fetches(read, behaviour_of, volumes)
         self._stand_ins: dict[str, StandIn] = {}
         self._envoys: dict[str, EnvoyPod] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._lock: socket.socket | None = None
         self.mounts = mounts.Mounts(read, lambda pod: behaviour_of(pod).status == "frozen")
-        self.upstreams = Upstreams(read)
+        self.upstreams = Upstreams(self.engines)
         self.kick: Callable[[str], None] = lambda _uid: None
         self.prefix = ""
         if folder is not None:
@@ -60,6 +72,9 @@ class Workloads:
     def started(self, pod: Mapping[str, Any], address: str) -> None:
         """The containers start, or start again."""
         uid = pod["metadata"]["uid"]
+        if self.fetches.wants(pod):
+            self._spawn(self.fetches.start(pod, lambda: self.kick(uid)))
+        self.engines.start(pod, lambda: self.kick(uid))
         if not _is_gateway(pod):
             return
         if self._folder is None:
@@ -85,6 +100,8 @@ class Workloads:
 
     def stopped(self, pod: Mapping[str, Any]) -> None:
         """The containers were ended by a rule."""
+        if fetch := self.fetches.find(pod["metadata"]["uid"]):
+            fetch.kill()
         if envoy := self._envoys.get(pod["metadata"]["uid"]):
             envoy.kill()
 
@@ -94,19 +111,24 @@ class Workloads:
 
     def end(self, pod: Mapping[str, Any]) -> Coroutine[Any, Any, None] | None:
         """The end of a pod that was asked to end, for a pod that takes its time."""
-        envoy = self._envoys.get(pod["metadata"]["uid"])
+        uid = pod["metadata"]["uid"]
+        running = self._envoys.get(uid) or self.fetches.find(uid)
         grace = pod["metadata"].get("deletionGracePeriodSeconds", _DEFAULT_GRACE)
-        return envoy.end(float(grace)) if envoy else None
+        return running.end(float(grace)) if running else None
 
     def gone(self, uid: str) -> None:
         """The pod is gone."""
         self.mounts.remove(uid)
         self._stand_ins.pop(uid, None)
+        self.fetches.gone(uid)
+        self.engines.gone(uid)
         if envoy := self._envoys.pop(uid, None):
             envoy.kill()
 
     def view(self, pod: Mapping[str, Any], rule: Behaviour) -> Behaviour:
         """The rule, and what really runs where the rule says nothing."""
+        uid = pod["metadata"]["uid"]
+        rule = self.engines.view(uid, self.fetches.view(uid, rule))
         if self._folder is None or not _is_gateway(pod) or rule.kind != "normal":
             return rule
         envoy = self._envoys.get(pod["metadata"]["uid"])
@@ -119,8 +141,8 @@ class Workloads:
 
     def log(self, uid: str) -> str | None:
         """The log of a pod's real process."""
-        envoy = self._envoys.get(uid)
-        return envoy.log if envoy else None
+        running = self._envoys.get(uid) or self.fetches.find(uid)
+        return running.log if running else self.engines.log(uid)
 
     def stand_in(self, uid: str) -> StandIn | None:
         """What answers for a gateway pod."""
@@ -143,6 +165,8 @@ class Workloads:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for envoy in self._envoys.values():
             envoy.kill()
+        self.fetches.stop()
+        self.engines.stop()
         await self.upstreams.stop()
         if self._lock is not None:
             self._lock.close()
@@ -155,7 +179,7 @@ class Workloads:
     def _over(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("a gateway did not start: %r", error)
+            log.error("a container did not start: %r", error)
 
 
 def _is_gateway(pod: Mapping[str, Any]) -> bool:
