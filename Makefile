@@ -10,7 +10,7 @@ PY := .venv/bin/python
 export PYTHONPATH := operator:tests
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help setup lab demo test test-slow test-unit test-networkpolicy test-controlplane test-gateway test-e2e lint format generate lock bench bench-gateway clean
+.PHONY: help setup lab demo test test-slow test-unit test-networkpolicy test-controlplane test-gateway test-chat test-fetch compare-engine test-e2e lint format generate lock bench bench-gateway clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 22
@@ -35,7 +35,7 @@ demo: lab ## the whole story on a real API server, narrated; KEEP=1 leaves it ru
 	@$(PY) -m lab.demo $(if $(KEEP),--keep)
 
 test: lab ## unit, gateway, networkpolicy, controlplane and e2e tests
-	@$(PY) -m pytest -m "not slow" -n 2 tests/unit tests/gateway tests/networkpolicy
+	@$(PY) -m pytest -m "not slow" -n 2 tests/unit tests/fetch tests/gateway tests/networkpolicy
 	@$(PY) -m pytest -m "not slow" tests/controlplane tests/e2e
 
 test-slow: lab ## the complete sweeps: every kill point, longer silences (half an hour)
@@ -44,11 +44,21 @@ test-slow: lab ## the complete sweeps: every kill point, longer silences (half a
 test-unit: .venv/ready ## pure code, no server
 	@$(PY) -m pytest tests/unit
 
+test-fetch: .venv/ready ## the download under every fault, against a simulator of the hub
+	@$(PY) -m pytest -m "not slow" tests/fetch
+
 test-networkpolicy: .venv/ready ## who may talk to whom, judged by an independent reader of the policies
 	@$(PY) -m pytest -m "not slow" -n 2 tests/networkpolicy
 
 test-gateway: .venv/ready ## the rendered configuration in the real Envoy
 	@$(PY) -m pytest tests/gateway
+
+test-chat: .venv/ready ## the real Open WebUI behind the real Envoy, in a headless browser (needs root; PICTURES=1 renews docs/pictures)
+	@$(PY) -m chat.environments
+	@$(if $(PICTURES),AI_SANDBOX_PICTURES=1) $(PY) -m pytest tests/chat
+
+compare-engine: .venv/ready ## the stand-in for vLLM next to the real one: VLLM=path of its program; without, next to a recording
+	@$(PY) -m lab.engine.compare $(if $(VLLM),--engine $(VLLM))
 
 test-controlplane: lab ## against a real API server, scheduler and controller manager
 	@$(PY) -m pytest -m "not slow" tests/controlplane

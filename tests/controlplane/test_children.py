@@ -201,6 +201,7 @@ async def test_after_a_kill_of_the_leader_the_other_one_takes_over(
         namespaces=(world.namespace,),
         lease_namespace=world.namespace,
         pod_proxy=world.lab.pod_proxy,
+        hub_endpoint=world.hub_url,
         flags=steps.FLAGS,
     )
     await standby.start(wait=False)

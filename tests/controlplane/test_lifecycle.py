@@ -126,7 +126,7 @@ async def test_suspending_frees_the_gpu_for_the_next_and_keeps_the_rest(world: W
     before = [await uid_of(world, *one) for one in kept]
     second = f"{name}-2"
     await world.apply(second, {})
-    told = await world.until(second, "EngineReady", "False", reason="Unschedulable", timeout=20)
+    told = await world.until(second, "EngineReady", "False", reason="GPUsInUse", timeout=20)
     assert "nvidia.com/gpu" in told["message"]
 
     await world.edit(name, {"lifecycle": {"state": "Suspended"}})
@@ -197,7 +197,7 @@ async def test_the_chat_comes_back_with_its_volume_and_password(world: World, na
 FAILURES = {
     "CrashLoop": (Behaviour("crash", exit_code=3, message="CUDA error: out of memory"), "CUDA error"),
     "OutOfMemory": (Behaviour("oom"), "memory"),
-    "ImagePullFailed": (Behaviour("image-pull"), "engine"),
+    "ImageNotFound": (Behaviour("image-pull"), "engine"),
 }
 
 
@@ -222,7 +222,7 @@ async def test_why_the_engine_does_not_run_is_told_in_seconds_and_recovery_too(
 
 async def test_a_plan_that_no_node_has_is_told_and_mended_by_an_edit(world: World, name: str) -> None:
     await world.apply(name, {"gpu": {"plan": "g2-gpu-rtx4000a1-xl"}})
-    told = await world.until(name, "EngineReady", "False", reason="Unschedulable", timeout=15)
+    told = await world.until(name, "EngineReady", "False", reason="NoMatchingNode", timeout=15)
     assert "node" in told["message"]
     await world.edit(name, {"gpu": {"plan": "g2-gpu-rtx4000a1-m"}})
     await world.until(name, "Ready", timeout=30)

@@ -16,6 +16,7 @@ import aiohttp
 
 from ai_sandbox_operator.api import kinds
 from lab.cluster.lab import Lab
+from lab.hub import Generous, Hub
 from lab.linode import Token, faults
 from lab.linode.store import OPERATOR_SCOPES
 from lab.world import World
@@ -73,10 +74,14 @@ async def _secret_values(world: World) -> dict[str, str]:
 async def test_no_secret_value_is_seen_anywhere_in_a_whole_life(lab: Lab, tmp_path: pathlib.Path) -> None:
     lab.nodes.forget()
     options = {"flags": ["--no-leader-elect", "--log-level", "debug"], "token": LINODE_TOKEN}
-    async with World(lab, tmp_path, operator=options) as world:
+    hub = Hub(generous=Generous(), tokens={HUB_TOKEN})
+    async with World(lab, tmp_path, operator=options, hub=hub) as world:
         world.linode.state.add_token(Token("secret", LINODE_TOKEN, scopes=OPERATOR_SCOPES))
-        hub = {"metadata": {"name": "hub", "namespace": world.namespace}, "stringData": {"token": HUB_TOKEN}}
-        await world.api.create(kinds.SECRET, {"apiVersion": "v1", "kind": "Secret", **hub})
+        secret = {
+            "metadata": {"name": "hub", "namespace": world.namespace},
+            "stringData": {"token": HUB_TOKEN},
+        }
+        await world.api.create(kinds.SECRET, {"apiVersion": "v1", "kind": "Secret", **secret})
         await world.operator.start()
         model = {"tokenSecretRef": {"name": "hub", "key": "token"}}
         await world.apply(NAME, {**PUBLIC, "model": model})

@@ -17,6 +17,7 @@ import pytest
 
 from e2e.pod_relay import PodRelay
 from lab.cluster import binaries, kind
+from lab.hub import Generous, Hub, HubServer
 from lab.linode import LinodeSimulatorThread
 
 STAND_IN = pathlib.Path(__file__).resolve().parents[1] / "lab" / "kind"
@@ -58,6 +59,13 @@ def pod_proxy(cluster: Any, on_fake_nodes: bool) -> Iterator[str]:
         return
     with PodRelay(cluster.kubectl) as relay:
         yield relay.url
+
+
+@pytest.fixture(scope="session")
+def hub() -> Iterator[str]:
+    """A model hub on which every model exists."""
+    with HubServer(Hub(generous=Generous())) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

@@ -31,6 +31,7 @@ def operator(
     cluster: Any,
     linode: LinodeSimulatorThread,
     pod_proxy: str,
+    hub: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[pathlib.Path]:
     """The operator and Linode's cloud controller manager; gives the operator's log."""
@@ -41,7 +42,7 @@ def operator(
         "operator": [
             *python, "ai_sandbox_operator", "run", "--kubeconfig", kubeconfig, "--linode-url", linode.url,
             "--health-host", "127.0.0.1", "--health-port", "0", "--linode-check-interval", "5",
-            "--pod-proxy", pod_proxy,
+            "--pod-proxy", pod_proxy, "--hub-endpoint", hub,
         ],
         "ccm": [*python, "lab.linode", "ccm", "--kubeconfig", kubeconfig, "--linode-url", linode.url],
     }  # fmt: skip

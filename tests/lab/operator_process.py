@@ -32,6 +32,7 @@ class OperatorProcess:
         namespaces: Sequence[str] = (),
         lease_namespace: str = "default",
         pod_proxy: str = "",
+        hub_endpoint: str = "",
         flags: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
     ) -> None:
@@ -58,6 +59,7 @@ class OperatorProcess:
             *("--health-host", "127.0.0.1", "--health-port", "0"),
             *("--log-format", "json"),
             *(("--pod-proxy", pod_proxy) if pod_proxy else ()),
+            *(("--hub-endpoint", hub_endpoint) if hub_endpoint else ()),
             *scope,
             *secret,
             *flags,

@@ -20,6 +20,7 @@ from ai_sandbox_operator.api import kinds, names
 from ai_sandbox_operator.kube import client as kube_client
 from ai_sandbox_operator.kube import errors
 from lab.cluster.lab import Lab
+from lab.hub import Generous, Hub, HubServer
 from lab.linode import LinodeSimulator, RateLimits
 from lab.linode.ccm import CloudControllerManager
 from lab.operator_process import OperatorProcess
@@ -34,6 +35,7 @@ class World:
 
     Attributes:
         namespace: made for this world, and removed with it.
+        hub: the model hub; every model exists there unless it says otherwise.
         api: the user's and the test's way to the API server.
     """
 
@@ -47,17 +49,20 @@ class World:
         clusterwide: bool = False,
         operator: Mapping[str, Any] | None = None,
         ccm: Mapping[str, Any] | None = None,
+        hub: Hub | None = None,
     ) -> None:
         self.lab = lab
         self.folder = folder
         self.namespace = f"test-{uuid.uuid4().hex[:8]}"
         self.linode = LinodeSimulator(limits=limits or RateLimits.off())
+        self.hub = hub or Hub(generous=Generous())
         self._through_proxy = through_proxy
         self._clusterwide = clusterwide
         self._operator_options = dict(operator or {})
         self._ccm_options = dict(ccm or {})
         self._stack = contextlib.AsyncExitStack()
         self.api: kube_client.KubeClient
+        self.hub_url: str
         self.proxy: ApiProxy
         self.ccm: CloudControllerManager
         self.operator: OperatorProcess
@@ -77,6 +82,7 @@ class World:
         await self.api.create(kinds.NAMESPACE, _namespace(self.namespace))
         self._stack.push_async_callback(self._clean)
         await self._stack.enter_async_context(self.linode)
+        self.hub_url = self._stack.enter_context(HubServer(self.hub))
         self.ccm = CloudControllerManager(
             kubeconfig=self.lab.plane.kubeconfig, linode_url=self.linode.url, **self._ccm_options
         )
@@ -91,6 +97,7 @@ class World:
             namespaces=() if self._clusterwide else (self.namespace,),
             lease_namespace=self.namespace,
             pod_proxy=self.lab.pod_proxy,
+            hub_endpoint=self.hub_url,
             **self._operator_options,
         )
         self.proxy.kill = self.operator.kill

@@ -3,7 +3,7 @@
 The graph of a sandbox (docs/concepts.md): clients -> gateway -> engine and chat; chat -> engine. The
 engine goes nowhere. Fetch, and a chat with single sign-on, use the internet by HTTPS. Everybody but
 the engine resolves names. The NodeBalancers' listeners admit the NodeBalancers, the internal listeners
-the allowlist and the chosen pods, the status port the operator.
+the allowlist and the chosen pods, the status port and the engine the operator.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def enters(case: Case, source: Endpoint, destination: Endpoint, meaning: Address
     caller = part_of(source)
     if component == "engine":
         callers = [(sandbox, "gateway"), *([(sandbox, "chat")] if has_chat(spec) else [])]
-        return tcp(8000) if caller in callers else NOTHING
+        return tcp(8000) if caller in callers or is_operator(case, source) else NOTHING
     if component == "chat" and has_chat(spec):
         return tcp(8080) if caller == (sandbox, "gateway") else NOTHING
     if component != "gateway":
@@ -128,13 +128,18 @@ def enters(case: Case, source: Endpoint, destination: Endpoint, meaning: Address
         ports |= tcp(8444)
     if has_chat(spec) and admitted(access, "Chat", source, meaning):
         ports |= tcp(3444)
-    if (
-        case.operator_namespace
-        and source.namespace == case.operator_namespace
-        and dict(source.labels).get("app.kubernetes.io/name") == "ai-sandbox-operator"
-    ):
+    if is_operator(case, source):
         ports |= tcp(9902)
     return frozenset(ports)
+
+
+def is_operator(case: Case, source: Endpoint) -> bool:
+    """Whether it is a pod of the operator, where that was told its namespace."""
+    return (
+        bool(case.operator_namespace)
+        and source.namespace == case.operator_namespace
+        and dict(source.labels).get("app.kubernetes.io/name") == "ai-sandbox-operator"
+    )
 
 
 def part_of(one: Endpoint) -> tuple[str, str] | None:

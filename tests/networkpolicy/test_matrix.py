@@ -73,7 +73,10 @@ def test_without_policies_everything_is_open_and_the_comparison_says_so() -> Non
         ("team-b/back", "team-a/demo-gateway", 3444, True),
         ("team-b/copy-gateway", "team-a/demo-engine", 8000, False),
         ("ai-sandbox-system/operator", "team-a/demo-gateway", 9902, True),
+        ("ai-sandbox-system/operator", "team-a/demo-engine", 8000, True),
+        ("ai-sandbox-system/operator", "team-a/demo-chat", 8080, False),
         ("team-a/operator-lookalike", "team-a/demo-gateway", 9902, False),
+        ("team-a/operator-lookalike", "team-a/demo-engine", 8000, False),
         ("team-b/operator-lookalike", "team-a/demo-gateway", 9902, False),
     ],
 )

@@ -53,9 +53,10 @@ CERTIFICATE = Kind("cert-manager.io/v1", "Certificate", "certificates", watched=
 EVENT = Kind("v1", "Event", "events", watched=False)
 LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases", watched=False)
 NAMESPACE = Kind("v1", "Namespace", "namespaces", watched=False)
+NODE = Kind("v1", "Node", "nodes", watched=False)
 POD = Kind("v1", "Pod", "pods", watched=False)
 
 CHILDREN = (DEPLOYMENT, JOB, NETWORK_POLICY, POD_DISRUPTION_BUDGET, PVC, SECRET, SERVICE)
 WATCHED = (SANDBOX, *CHILDREN)
 
-BY_NAME = {kind.kind: kind for kind in (*WATCHED, CERTIFICATE, EVENT, LEASE, NAMESPACE, POD)}
+BY_NAME = {kind.kind: kind for kind in (*WATCHED, CERTIFICATE, EVENT, LEASE, NAMESPACE, NODE, POD)}

@@ -30,9 +30,17 @@ FINALIZER = f"{GROUP}/linode-cleanup"
 #: On an AISandbox that is being deleted: leave its Linode objects behind and end the deletion.
 ANNOTATION_ABANDON = f"{GROUP}/abandon-linode-objects"
 
+#: On an AISandbox: take over the engine of the operator's release; try a change that was rolled back once
+#: more. Any value that was not there before counts once.
+ANNOTATION_UPDATE_ENGINE = f"{GROUP}/update-engine"
+ANNOTATION_RETRY_ENGINE = f"{GROUP}/retry-engine-update"
+
 #: The revision of allowlist and keys: on the gateway's Secret the one that its files hold, on a pod of
 #: the gateway the one that the kubelet was asked to bring.
 ANNOTATION_ACCESS_REVISION = f"{GROUP}/access-revision"
+
+#: On the engine: what its model was resolved from, its commit, and its bytes.
+ANNOTATION_MODEL = f"{GROUP}/model"
 
 # Annotations of Linode's cloud controller manager (docs/configuration/annotations.md there).
 LINODE_ANNOTATION_PREFIX = "service.beta.kubernetes.io/linode-loadbalancer-"

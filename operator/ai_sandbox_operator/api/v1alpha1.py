@@ -538,7 +538,15 @@ class Condition(Model):
 class ModelStatus(Model):
     """Progress of the model."""
 
-    revision: str | None = pydantic.Field(default=None, max_length=64, description="Commit that is served.")
+    revision: str | None = pydantic.Field(
+        default=None,
+        max_length=64,
+        description="Commit that the spec's revision was resolved to. It stays "
+        "until the spec's id or revision changes.",
+    )
+    resolved_from: str | None = pydantic.Field(
+        default=None, max_length=512, description="Id and revision that were resolved, as id@revision."
+    )
     size_bytes: int | None = pydantic.Field(
         default=None, ge=0, le=MAX_INTEGER, description="Bytes of the files that are loaded."
     )

@@ -20,26 +20,34 @@ _USER, _GROUP = 2000, 0
 _HOME = "/home/engine"
 #: A stream that is open at termination may finish: preStop 10 s, shutdown 60 s, 50 s of reserve.
 _GRACE_SECONDS, _PRESTOP_SECONDS, _SHUTDOWN_SECONDS = 120, 10, 60
-#: Sequences at once on 20 GB cards; vLLM's default of 256 takes memory that the cache needs.
-_SMALL_CARD_SEQUENCES = 64
+#: Sequences at once on 20 GB cards, where vLLM's default of 256 takes memory that the cache needs, and on
+#: larger ones, where its default of 1024 is more than the states that hybrid models find room for.
+_SMALL_CARD_SEQUENCES, _SEQUENCES = 64, 256
 
 
-def engine_inputs(sandbox: v1alpha1.AISandbox) -> str:
-    """Fingerprint of what the user asked of the engine, independent of the release.
+def engine_inputs(sandbox: v1alpha1.AISandbox, commit: str) -> str:
+    """Fingerprint of what the user asked of the engine and of the model's commit, whatever the release.
 
     Only values that differ from their defaults count: a field that a later release adds leaves the
     fingerprint of existing sandboxes as it was.
     """
     spec = sandbox.spec
     model = spec.model.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-    model.pop("tokenSecretRef", None)
+    for irrelevant in ("tokenSecretRef", "revision"):  # the commit is what counts
+        model.pop(irrelevant, None)
     return common.fingerprint(
         {
             "model": model,
+            "commit": commit,
             "engine": spec.engine.model_dump(mode="json", by_alias=True, exclude_defaults=True),
             "gpu": spec.gpu.model_dump(mode="json", by_alias=True, exclude_defaults=True),
         }
     )
+
+
+def model_source(sandbox: v1alpha1.AISandbox) -> str:
+    """What a commit is resolved from."""
+    return f"{sandbox.spec.model.id}@{sandbox.spec.model.revision}"
 
 
 def service_name(sandbox: v1alpha1.AISandbox) -> str:
@@ -58,8 +66,11 @@ def render(sandbox: v1alpha1.AISandbox, facts: Facts) -> list[Child]:
         strategy={"type": "Recreate"},
         pod_template=pod_template(sandbox, facts),
         # Beyond the startup budget, with time for an image of ten gigabytes.
-        progress_deadline_seconds=models.startup_seconds(sandbox.spec.model.id) + 1800,
-        annotations={common.ANNOTATION_ENGINE_INPUTS: engine_inputs(sandbox)},
+        progress_deadline_seconds=models.startup_seconds(sandbox.spec.model.id, facts.model_bytes) + 1800,
+        annotations={
+            common.ANNOTATION_ENGINE_INPUTS: engine_inputs(sandbox, facts.commit),
+            names.ANNOTATION_MODEL: f"{model_source(sandbox)} {facts.commit} {facts.model_bytes or 0}",
+        },
     )
     service = common.service(
         sandbox,
@@ -105,11 +116,11 @@ def _toleration(toleration: v1alpha1.Toleration) -> Manifest:
     return {field: value for field, value in toleration.model_dump(by_alias=True).items() if value}
 
 
-def arguments(spec: v1alpha1.AISandboxSpec) -> list[str]:
+def arguments(spec: v1alpha1.AISandboxSpec, commit: str) -> list[str]:
     """Arguments of `vllm serve`. The user's come last: of a repeated flag the last one counts."""
     limit = spec.model.max_context_tokens
     result = [
-        fetch.target(spec.model),
+        fetch.target(spec.model, commit),
         "--served-model-name",
         models.served_name(spec.model),
         "--host",
@@ -127,21 +138,26 @@ def arguments(spec: v1alpha1.AISandboxSpec) -> list[str]:
         str(_SHUTDOWN_SECONDS),
         "--disable-access-log-for-endpoints",
         "/health,/metrics,/ping",
+        "--max-num-seqs",
+        str(sequences(spec)),
     ]
-    if plans.small_memory(spec.gpu.plan):
-        result += ["--max-num-seqs", str(_SMALL_CARD_SEQUENCES)]
     return [*result, *models.flags(spec.model.id), *spec.engine.extra_args]
+
+
+def sequences(spec: v1alpha1.AISandboxSpec) -> int:
+    """Requests that the engine computes at once, unless the user's arguments say otherwise."""
+    return _SMALL_CARD_SEQUENCES if plans.small_memory(spec.gpu.plan) else _SEQUENCES
 
 
 def _container(sandbox: v1alpha1.AISandbox, facts: Facts) -> Manifest:
     spec = sandbox.spec
-    budget = models.startup_seconds(spec.model.id)
+    budget = models.startup_seconds(spec.model.id, facts.model_bytes)
     return {
         "name": common.ENGINE,
         "image": spec.engine.image or facts.release.engine_image,
         "imagePullPolicy": "IfNotPresent",
         # No command: the image's entrypoint is `vllm serve`; a shell would swallow SIGTERM.
-        "args": [common.literal(argument) for argument in arguments(spec)],
+        "args": [common.literal(argument) for argument in arguments(spec, facts.commit)],
         "env": [
             common.env_secret("VLLM_API_KEY", access.engine_key_name(sandbox), access.ENGINE_KEY),
             *common.env(_environment(budget)),

@@ -61,8 +61,14 @@ class Facts:
     """The Cloud Firewall that is known to exist with rules inside the allowlist. None: expose nothing."""
     public_names: tuple[str, ...] = ()
     """Addresses and names of the NodeBalancer, addresses first, once there is one."""
+    commit: str = ""
+    """Commit of the model; empty while the hub was not asked: then nothing of it is created."""
+    model_bytes: int | None = None
+    """Bytes of the files that are fetched."""
     model_cached: bool = False
     """True once the fetch Job has succeeded: only then does the engine get a replica."""
+    sweep: bool = False
+    """True once the engine serves the current model while the cache still holds an earlier one."""
     engine_running: bool = False
     """True while an engine holds the model volume on its node."""
     hub_endpoint: str = ""

@@ -7,6 +7,8 @@ download must not stop the engine. A Job that failed is replaced by whoever diag
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ai_sandbox_operator.api import names, v1alpha1
 
 from . import common, models, plans, storage
@@ -17,24 +19,50 @@ EXIT_PERMANENT = 78
 _USER = 65532
 
 
-def job_name(sandbox: v1alpha1.AISandbox) -> str:
-    """Name of the Job that fetches the model of the current spec."""
+def job_name(sandbox: v1alpha1.AISandbox, commit: str) -> str:
+    """Name of the Job that fetches the model of the current spec at a commit."""
     model = sandbox.spec.model
-    what = {"id": model.id, "revision": model.revision, "target": target(model)}
+    what = {"id": model.id, "target": target(model, commit)}
     return common.child_name(sandbox, f"fetch-{common.fingerprint(what, 8)}")
 
 
-def target(model: v1alpha1.ModelSpec) -> str:
+def sweep_name(sandbox: v1alpha1.AISandbox, commit: str) -> str:
+    """Name of the Job that removes every other model once this one serves."""
+    return common.child_name(sandbox, f"sweep-{common.fingerprint(target(sandbox.spec.model, commit), 8)}")
+
+
+def target(model: v1alpha1.ModelSpec, commit: str) -> str:
     """Path of the model, as the fetch Job and the engine see it."""
-    return f"{common.MODELS_PATH}/{models.model_directory(model)}"
+    return f"{common.MODELS_PATH}/{models.model_directory(model, commit)}"
 
 
 def render(sandbox: v1alpha1.AISandbox, facts: Facts) -> list[Child]:
-    """The Job."""
-    return [Child(stage=Stage.WORKLOAD, manifest=_job(sandbox, facts))]
+    """The Jobs, once it is known what to fetch and what to keep."""
+    if not facts.commit:
+        return []
+    model = sandbox.spec.model
+    path = target(model, facts.commit)
+    arguments = [
+        "--model",
+        model.id,
+        "--revision",
+        model.revision,
+        "--commit",
+        facts.commit,
+        "--target",
+        path,
+    ]
+    jobs = [_job(sandbox, facts, job_name(sandbox, facts.commit), arguments, token=True)]
+    if facts.sweep:
+        kept = models.model_directory(model, facts.commit)
+        arguments = ["--sweep", "--models-directory", common.MODELS_PATH, "--keep", kept]
+        jobs.append(_job(sandbox, facts, sweep_name(sandbox, facts.commit), arguments, token=False))
+    return [Child(stage=Stage.WORKLOAD, manifest=job) for job in jobs]
 
 
-def _job(sandbox: v1alpha1.AISandbox, facts: Facts) -> Manifest:
+def _job(
+    sandbox: v1alpha1.AISandbox, facts: Facts, name: str, arguments: Sequence[str], *, token: bool
+) -> Manifest:
     pod: Manifest = {
         # Never: each attempt leaves a pod whose log says why it failed, and the failure policy
         # below is only allowed with it. OnFailure would delete the pod together with its log.
@@ -43,7 +71,7 @@ def _job(sandbox: v1alpha1.AISandbox, facts: Facts) -> Manifest:
         # fsGroup 0 is the engine's too, so nobody changes the volume's ownership back and forth.
         "securityContext": common.pod_security(user=_USER, group=_USER, volume_group=0),
         **_placement(sandbox, facts),
-        "containers": [_container(sandbox, facts)],
+        "containers": [_container(sandbox, facts, arguments, token=token)],
         "volumes": [
             {"name": "models", "persistentVolumeClaim": {"claimName": storage.model_claim_name(sandbox)}},
             {"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}},
@@ -52,7 +80,7 @@ def _job(sandbox: v1alpha1.AISandbox, facts: Facts) -> Manifest:
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": common.metadata(sandbox, job_name(sandbox), common.FETCH),
+        "metadata": common.metadata(sandbox, name, common.FETCH),
         "spec": {
             # About an hour of growing pauses. No deadline: a large model may take that long as well.
             "backoffLimit": 10,
@@ -80,8 +108,9 @@ def _job(sandbox: v1alpha1.AISandbox, facts: Facts) -> Manifest:
     }
 
 
-def _container(sandbox: v1alpha1.AISandbox, facts: Facts) -> Manifest:
-    model = sandbox.spec.model
+def _container(
+    sandbox: v1alpha1.AISandbox, facts: Facts, arguments: Sequence[str], *, token: bool
+) -> Manifest:
     environment = common.env(
         {
             "HOME": "/tmp",  # noqa: S108 - an emptyDir of the pod
@@ -95,14 +124,13 @@ def _container(sandbox: v1alpha1.AISandbox, facts: Facts) -> Manifest:
             "HF_ENDPOINT": facts.hub_endpoint,
         }
     )
-    if model.token_secret_ref is not None:
-        ref = model.token_secret_ref
+    if token and (ref := sandbox.spec.model.token_secret_ref) is not None:
         environment.append(common.env_secret("HF_TOKEN", ref.name, ref.key))
     return {
         "name": common.FETCH,
         "image": facts.release.operator_image,
         "imagePullPolicy": "IfNotPresent",
-        "args": ["fetch", "--model", model.id, "--revision", model.revision, "--target", target(model)],
+        "args": ["fetch", *arguments],
         "env": environment,
         "resources": {"requests": {"cpu": "500m", "memory": "512Mi"}, "limits": {"memory": "2Gi"}},
         "securityContext": common.container_security(),

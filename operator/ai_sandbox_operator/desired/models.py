@@ -7,6 +7,7 @@ choose parsers. Parser names are bound to the pinned vLLM release (vLLM docs/fea
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import re
 
@@ -80,29 +81,40 @@ def weights_gib(model_id: str) -> float:
     return max(parameters) * 1e9 * size / 2**30
 
 
-def model_cache_size(spec: v1alpha1.AISandboxSpec) -> str:
+def model_cache_size(spec: v1alpha1.AISandboxSpec, size_bytes: int | None = None) -> str:
     """Size of the model volume.
 
-    Twice the weights, so that a second revision fits beside the first. Linode's minimum is 10Gi.
+    Twice the model, so that the next one fits beside the one that serves. Linode's minimum is 10Gi.
+
+    Args:
+        size_bytes: of the files that are fetched; None while only the id is known.
     """
     wanted = spec.storage.model_cache_size
     if wanted:
         return quantity.canonical(wanted) if quantity.value(wanted) >= quantity.value(_MINIMUM) else _MINIMUM
-    return f"{max(10, math.ceil(2 * weights_gib(spec.model.id)) + 3)}Gi"
+    return f"{max(10, math.ceil(2 * _gib(spec.model.id, size_bytes)) + 3)}Gi"
 
 
-def startup_seconds(model_id: str) -> int:
+def startup_seconds(model_id: str, size_bytes: int | None = None) -> int:
     """Budget for the engine's start: twice ten minutes plus a minute per 13 GiB, at least half an hour.
 
     A startup probe cannot be extended on a running pod, so it only ends what is hopeless.
     """
-    return max(1800, math.ceil((1200 + 120 * weights_gib(model_id) / 13) / 60) * 60)
+    return max(1800, math.ceil((1200 + 120 * _gib(model_id, size_bytes) / 13) / 60) * 60)
 
 
-def model_directory(model: v1alpha1.ModelSpec) -> str:
-    """Directory of the model on its volume: readable, and different for each id and revision."""
+def _gib(model_id: str, size_bytes: int | None) -> float:
+    """What the hub says, else what the id lets expect."""
+    return weights_gib(model_id) if size_bytes is None else size_bytes / 2**30
+
+
+def model_directory(model: v1alpha1.ModelSpec, commit: str) -> str:
+    """Directory of the model on its volume: readable, and different for each id and commit.
+
+    While the commit is not known (empty) it is one that nobody fetches to and no engine reads.
+    """
     slug = re.sub(r"[^a-z0-9.]+", "-", model.id.lower())[:60].strip("-.")
-    digest = hashlib.sha256(f"{model.id}@{model.revision}".encode()).hexdigest()[:12]
+    digest = hashlib.sha256(f"{model.id}@{commit or model.revision}".encode()).hexdigest()[:12]
     return f"{slug}-{digest}"
 
 
@@ -115,3 +127,8 @@ def flags(model_id: str) -> tuple[str, ...]:
     """Engine flags of a known model family."""
     lowered = model_id.lower()
     return next((flags for prefix, flags in _FLAGS if lowered.startswith(prefix)), ())
+
+
+def loads_consolidated(model_id: str) -> bool:
+    """Whether the engine is told to load Mistral's format: what is fetched must match."""
+    return ("--load-format", "mistral") in itertools.pairwise(flags(model_id))

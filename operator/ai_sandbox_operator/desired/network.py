@@ -47,7 +47,7 @@ def render(sandbox: v1alpha1.AISandbox, facts: Facts) -> list[Child]:
     policies = [
         _policy(sandbox, "default-deny", None, ingress=(), egress=()),
         _policy(sandbox, common.FETCH, common.FETCH, ingress=(), egress=(_dns(), *_internet())),
-        _policy(sandbox, common.ENGINE, common.ENGINE, ingress=(_engine_ingress(sandbox),), egress=()),
+        _policy(sandbox, common.ENGINE, common.ENGINE, ingress=_engine_ingress(sandbox, facts), egress=()),
         _policy(
             sandbox,
             common.GATEWAY,
@@ -74,9 +74,13 @@ def render(sandbox: v1alpha1.AISandbox, facts: Facts) -> list[Child]:
     return [Child(stage=Stage.POLICY, manifest=policy) for policy in policies]
 
 
-def _engine_ingress(sandbox: v1alpha1.AISandbox) -> Manifest:
+def _engine_ingress(sandbox: v1alpha1.AISandbox, facts: Facts) -> list[Manifest]:
     clients = [common.GATEWAY, *([common.CHAT] if sandbox.spec.chat.enabled else [])]
-    return {"from": [_own(sandbox, client) for client in clients], "ports": [_tcp(names.PORT_ENGINE)]}
+    peers = [_own(sandbox, client) for client in clients]
+    if facts.operator_namespace:
+        # It asks for the list of models and makes the first request.
+        peers.append(_operator(facts.operator_namespace))
+    return _admit(peers, [names.PORT_ENGINE])
 
 
 def _gateway_ingress(sandbox: v1alpha1.AISandbox, facts: Facts) -> list[Manifest]:

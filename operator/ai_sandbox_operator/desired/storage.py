@@ -31,7 +31,7 @@ def render(sandbox: v1alpha1.AISandbox, facts: Facts) -> list[Child]:
             facts,
             model_claim_name(sandbox),
             common.FETCH,
-            models.model_cache_size(spec),
+            models.model_cache_size(spec, facts.model_bytes),
             retained=spec.storage.retain.model_cache,
         )
     ]

@@ -17,7 +17,7 @@ from ai_sandbox_operator.kube import client as kube_client
 from ai_sandbox_operator.kube import errors
 from ai_sandbox_operator.observed import seen
 
-from . import judge, material
+from . import material, views
 
 Children = Mapping[tuple[str, str], seen.Seen]
 
@@ -46,7 +46,7 @@ class Certificates:
 
     async def ensure(
         self, sandbox: v1alpha1.AISandbox, children: Children, *, public_names: Sequence[str]
-    ) -> tuple[tuple[judge.Problem, ...], float | None]:
+    ) -> tuple[tuple[views.Problem, ...], float | None]:
         """Bring the certificate about; what is in the way, and the seconds until it is looked at again.
 
         Raises:
@@ -73,7 +73,7 @@ class Certificates:
 
     async def _ask(
         self, sandbox: v1alpha1.AISandbox, wanted: tuple[str, ...]
-    ) -> tuple[tuple[judge.Problem, ...], float]:
+    ) -> tuple[tuple[views.Problem, ...], float]:
         """Have cert-manager issue it. Whether it is installed is found out by asking, each time anew."""
         manifest = certificate.render(sandbox, wanted)
         name = manifest["metadata"]["name"]
@@ -89,13 +89,13 @@ class Certificates:
                 live = await self._client.apply(kinds.CERTIFICATE, manifest)
             except errors.NotFound:
                 message = "spec.access.tls.mode is CertManager, but the cluster has no kind Certificate"
-                return (judge.Problem(reason=Reason.CertManagerMissing, message=message),), MISSING
+                return (views.Problem(reason=Reason.CertManagerMissing, message=message),), MISSING
         ready = _ready(live)
         if ready.get("status") == "True":
             return (), ISSUED
         text = ready.get("message") or "cert-manager has not said anything yet"
         message = f"Certificate {name} is not ready: {text}"
-        return (judge.Problem(reason=Reason.CertificatePending, message=message),), PENDING
+        return (views.Problem(reason=Reason.CertificatePending, message=message),), PENDING
 
     async def _withdraw(self, sandbox: v1alpha1.AISandbox) -> None:
         """Another mode than CertManager: what was asked of it is asked no more."""

@@ -16,7 +16,7 @@ from ai_sandbox_operator.desired import access, envoy_routes, facts
 from ai_sandbox_operator.kube import client as kube_client
 from ai_sandbox_operator.observed import seen
 
-from . import judge, material
+from . import material, views
 
 Children = Mapping[tuple[str, str], seen.Seen]
 
@@ -92,13 +92,13 @@ class Credentials:
         return dict(self._write_back(kinds.SECRET, answer).facts["data"])
 
 
-def unusable_keys(sandbox: v1alpha1.AISandbox, children: Children) -> tuple[judge.Problem, ...]:
+def unusable_keys(sandbox: v1alpha1.AISandbox, children: Children) -> tuple[views.Problem, ...]:
     """Values that somebody put into the Secret and that admit nobody; never the values themselves."""
     name = access.api_keys_name(sandbox)
     stored = _data(children, name)
     wanted = [key.name for key in sandbox.spec.access.api_keys]
     return tuple(
-        judge.Problem(
+        views.Problem(
             reason=Reason.KeyUnusable,
             message=f"Secret {name}, entry {key}: a value is too short, too long or has other characters",
         )

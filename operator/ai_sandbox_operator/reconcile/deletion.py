@@ -180,6 +180,7 @@ def status_of(
         endpoints={},
         linode={k: v for k, v in linode.items() if v is not None},
         applied={},
+        model={},
     )
     judged = {c.type: c.observed_generation for c in sandbox.status.conditions}
     for condition in status["conditions"][2:]:

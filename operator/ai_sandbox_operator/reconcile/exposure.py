@@ -11,7 +11,7 @@ from ai_sandbox_operator.linode import firewall
 from ai_sandbox_operator.linode.ownership import Owner
 from ai_sandbox_operator.observed import seen
 
-from . import deletion, judge, keeper
+from . import deletion, keeper, views
 
 
 class Exposure:
@@ -37,7 +37,7 @@ class Exposure:
 
     def protect(
         self, sandbox: v1alpha1.AISandbox, service: seen.Seen | None
-    ) -> tuple[judge.LinodeView, float | None]:
+    ) -> tuple[views.LinodeView, float | None]:
         """Keep firewall and NodeBalancer as the spec says; what is known, and when to ask again."""
         ports: dict[v1alpha1.Target, int] = {"API": names.PORT_API}
         if sandbox.spec.chat.enabled:
@@ -45,8 +45,8 @@ class Exposure:
         try:
             rules = firewall.rules_for(sandbox.spec.access.allowlist, ports=ports)
         except linode_errors.TooManyNetworks as error:
-            problem = judge.Problem(reason=Reason.TooManyNetworks, message=str(error))
-            return judge.LinodeView(problem=problem), None
+            problem = views.Problem(reason=Reason.TooManyNetworks, message=str(error))
+            return views.LinodeView(problem=problem), None
         goal = keeper.Protect(
             owner=self._owner(sandbox),
             rules=rules,
@@ -62,7 +62,7 @@ class Exposure:
             known=_known(sandbox),
             confirm=lambda: self.unchanged(sandbox),
         )
-        return (result.view if result else judge.LinodeView(unseen=True)), again
+        return (result.view if result else views.LinodeView(unseen=True)), again
 
     def release(self, sandbox: v1alpha1.AISandbox) -> tuple[keeper.Result | None, float]:
         """Let everything go; the Service must be gone."""

@@ -24,7 +24,7 @@ from ai_sandbox_operator.kube import errors
 from ai_sandbox_operator.kube.pods import PodUnreachable
 from ai_sandbox_operator.observed import seen, served
 
-from . import judge
+from . import pursuit, views
 
 log = logging.getLogger(__name__)
 
@@ -32,43 +32,37 @@ Key = tuple[str, str]
 #: Address, port and path to a body; raises PodUnreachable.
 Read = Callable[[str, int, str], Awaitable[str]]
 
-FIRST_RETRY, LONGEST_RETRY = 0.2, 5.0
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Goal:
     """What must be proven.
 
     Attributes:
+        selector: of the gateway's pods.
         routes: the route configurations that must be served.
         versions: of the gateway's Deployment, which changes whenever a pod comes or goes, and of its
             Secret, which changes whenever somebody else's content was put right.
     """
 
+    selector: str
     revision: str
     routes: tuple[str, ...]
     versions: tuple[str, str]
 
-
-@dataclasses.dataclass
-class _Entry:
-    key: Key
-    selector: str
-    goal: Goal
-    proof: judge.GatewayProof
-    proven: Goal | None = None
-    task: asyncio.Task[None] | None = None
-    changed: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
+    @property
+    def subject(self) -> tuple[str, tuple[str, ...]]:
+        return self.revision, self.routes
 
 
 class Gateways:
-    """One entry per sandbox, by UID."""
+    """Asks the gateways of all sandboxes."""
 
     def __init__(self, client: kube_client.KubeClient, read: Read, *, add: Callable[[Key], None]) -> None:
         self._client = client
         self._read = read
-        self._add = add
-        self._entries: dict[str, _Entry] = {}
+        self._pursuits = pursuit.Pursuits(self._look, add=add)
+        self.forget = self._pursuits.forget
+        self.close = self._pursuits.close
 
     def prove(
         self,
@@ -76,102 +70,61 @@ class Gateways:
         revision: str,
         deployment: seen.Seen | None,
         configuration: seen.Seen | None,
-    ) -> judge.GatewayProof:
+    ) -> views.GatewayProof:
         """What is known now; another pass is asked for when that changes.
 
         A proof of the same revision stands while it is looked whether new pods serve it too.
         """
         if deployment is None or configuration is None or not deployment.facts["ready"]:
             self.forget(sandbox.metadata.uid)
-            return judge.GatewayProof(message="no gateway pod is ready yet")
+            return views.GatewayProof(message="no gateway pod is ready yet")
         goal = Goal(
+            selector=_selector(sandbox),
             revision=revision,
             routes=tuple(entry.name for entry in envoy_routes.entries(sandbox)),
             versions=(deployment.resource_version, configuration.resource_version),
         )
-        entry = self._entries.get(sandbox.metadata.uid)
-        if entry is None:
+        return self._pursuits.pursue(
+            sandbox,
+            goal,
             # Whatever was observed before this process started stands until the first look is over.
-            proof = judge.GatewayProof(unseen=True, message="the gateway's pods are being asked")
-            entry = self._entries[sandbox.metadata.uid] = _Entry(sandbox.key, _selector(sandbox), goal, proof)
-        elif goal != entry.goal:
-            if (goal.revision, goal.routes) != (entry.goal.revision, entry.goal.routes):
-                entry.proof = judge.GatewayProof(message="the gateway's pods are being brought up to date")
-            entry.goal = goal
-            entry.changed.set()
-        if entry.proven != goal and (entry.task is None or entry.task.done()):
-            entry.task = asyncio.create_task(
-                self._pursue(entry), name=f"gateway {sandbox.metadata.namespace}/{sandbox.metadata.name}"
-            )
-        return entry.proof
+            unseen=views.GatewayProof(unseen=True, message="the gateway's pods are being asked"),
+            superseded=views.GatewayProof(message="the gateway's pods are being brought up to date"),
+        )
 
-    def forget(self, uid: str) -> None:
-        """Drop what is known of a sandbox's gateway."""
-        entry = self._entries.pop(uid, None)
-        if entry is not None and entry.task is not None:
-            entry.task.cancel()
-
-    async def close(self) -> None:
-        """End all looks."""
-        tasks = [entry.task for entry in self._entries.values() if entry.task is not None]
-        self._entries.clear()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _pursue(self, entry: _Entry) -> None:
-        """Look until every ready pod serves the goal."""
-        delay = FIRST_RETRY
-        while entry.proven != entry.goal:
-            goal = entry.goal
-            entry.changed.clear()
-            proof = await self._look(entry, goal)
-            if goal != entry.goal:
-                delay = FIRST_RETRY
-                continue
-            if proof.proven:
-                entry.proven = goal
-            if proof != entry.proof:
-                entry.proof = proof
-                self._add(entry.key)
-            if not proof.proven:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(entry.changed.wait(), delay)
-                delay = min(delay * 2, LONGEST_RETRY)
-
-    async def _look(self, entry: _Entry, goal: Goal) -> judge.GatewayProof:
+    async def _look(self, key: Key, goal: Goal) -> views.GatewayProof:
         try:
-            listed = await self._client.list_all(kinds.POD, entry.key[0], label_selector=entry.selector)
+            listed = await self._client.list_all(kinds.POD, key[0], label_selector=goal.selector)
             pods = [pod for pod in listed if served.ready(pod)]
             answers = await asyncio.gather(*(self._ask(pod, goal) for pod in pods))
             late = [pod for pod, answer in zip(pods, answers, strict=True) if answer is not None]
             await asyncio.gather(*(self._hurry(pod, goal.revision) for pod in late))
         except errors.KubeError as error:
-            return judge.GatewayProof(message=f"the gateway's pods cannot be asked: {error}")
+            return views.GatewayProof(message=f"the gateway's pods cannot be asked: {error}")
         except Exception:
-            log.exception("gateway look failed", extra={"key": entry.key})
-            return judge.GatewayProof(message="the gateway's pods cannot be asked; see the operator's log")
+            log.exception("gateway look failed", extra={"key": key})
+            return views.GatewayProof(message="the gateway's pods cannot be asked; see the operator's log")
         if not pods:
-            return judge.GatewayProof(message="no gateway pod is ready")
+            return views.GatewayProof(message="no gateway pod is ready")
         problems = [answer for answer in answers if answer is not None]
         if problems:
             worst = next((p for p in problems if p.reason is Reason.GatewayUnproven), problems[0])
             return dataclasses.replace(
                 worst, message=f"{len(problems)} of {len(pods)} gateway pods: {worst.message}"
             )
-        return judge.GatewayProof(proven=True, message=f"revision {goal.revision}")
+        return views.GatewayProof(proven=True, message=f"revision {goal.revision}")
 
-    async def _ask(self, pod: dict[str, Any], goal: Goal) -> judge.GatewayProof | None:
+    async def _ask(self, pod: dict[str, Any], goal: Goal) -> views.GatewayProof | None:
         """None if the pod serves the goal."""
         name = pod["metadata"]["name"]
         try:
             address = (pod.get("status") or {}).get("podIP", "")
             statistics = await self._read(address, names.PORT_GATEWAY_STATUS, served.STATUS_PATH)
         except PodUnreachable as error:
-            return judge.GatewayProof(reason=Reason.GatewayUnproven, message=f"{name}: {error}")
+            return views.GatewayProof(reason=Reason.GatewayUnproven, message=f"{name}: {error}")
         if served.serves(statistics, goal.revision, goal.routes):
             return None
-        return judge.GatewayProof(message=f"{name} still serves an earlier allowlist or earlier keys")
+        return views.GatewayProof(message=f"{name} still serves an earlier allowlist or earlier keys")
 
     async def _hurry(self, pod: dict[str, Any], revision: str) -> None:
         metadata = pod["metadata"]

@@ -10,13 +10,13 @@ from typing import Any
 import pydantic
 
 from ai_sandbox_operator.api import names, v1alpha1
-from ai_sandbox_operator.api.conditions import Reason
-from ai_sandbox_operator.desired import facts, fetch
+from ai_sandbox_operator.api.conditions import ConditionType, Reason
+from ai_sandbox_operator.desired import engine, facts, fetch
 from ai_sandbox_operator.kube import errors
 from ai_sandbox_operator.linode.ownership import Owner
 from ai_sandbox_operator.observed import seen
 
-from . import execute, judge, plan
+from . import engine_state, engine_trial, engine_update, execute, plan, views
 
 Children = Mapping[tuple[str, str], seen.Seen]
 
@@ -34,6 +34,8 @@ class Options:
     nodebalancer_ranges: tuple[str, ...]
     pod_ranges: tuple[str, ...]
     operator_namespace: str = ""
+    hub_endpoint: str = ""
+    engine_patience: float = engine_update.PATIENCE
 
 
 def is_public(sandbox: v1alpha1.AISandbox) -> bool:
@@ -59,10 +61,10 @@ def public_names(service: seen.Seen | None) -> tuple[str, ...]:
     return tuple(service.facts["names"]) if service else ()
 
 
-def model_cached(sandbox: v1alpha1.AISandbox, children: Children) -> bool:
+def model_cached(sandbox: v1alpha1.AISandbox, children: Children, commit: str) -> bool:
     """Whether the model of the current spec is complete in the cache."""
-    job = children.get(("Job", fetch.job_name(sandbox)))
-    return bool(job and job.facts["complete"])
+    job = children.get(("Job", fetch.job_name(sandbox, commit)))
+    return bool(commit and job and job.facts["complete"])
 
 
 def rendering_facts(
@@ -71,13 +73,14 @@ def rendering_facts(
     *,
     options: Options,
     material: facts.Material,
-    linode: judge.LinodeView,
+    linode: views.LinodeView,
+    model: views.ModelView,
 ) -> facts.Facts:
     """Everything that rendering needs besides the spec."""
     service = external_service(sandbox, children)
     annotated = service.facts["firewall_id"] if service else ""
     held = int(annotated) if annotated.isdigit() else None
-    engine = children.get(("Deployment", f"{sandbox.metadata.name}-engine"))
+    running = children.get(("Deployment", f"{sandbox.metadata.name}-engine"))
     return facts.Facts(
         release=options.release,
         material=material,
@@ -87,8 +90,13 @@ def rendering_facts(
         linode_tags=Owner(cluster_id=options.cluster_id, uid=sandbox.metadata.uid).tags,
         firewall_id=linode.firewall_id or held,
         public_names=public_names(service),
-        model_cached=model_cached(sandbox, children),
-        engine_running=bool(engine and engine.facts["replicas"]),
+        commit=model.commit,
+        model_bytes=model.size_bytes,
+        model_cached=model_cached(sandbox, children, model.commit),
+        sweep=bool(earlier_models(sandbox, children, model.commit))
+        and _settled(sandbox, running, model.commit),
+        engine_running=bool(running and running.facts["replicas"]),
+        hub_endpoint=options.hub_endpoint,
         operator_namespace=options.operator_namespace,
     )
 
@@ -99,8 +107,12 @@ def plan_context(
     *,
     accepted: Mapping[tuple[str, str], tuple[bytes, bytes]],
     hold: frozenset[str],
-    linode: judge.LinodeView,
+    linode: views.LinodeView,
+    commit: str,
     now: datetime.datetime,
+    patience: float = engine_update.PATIENCE,
+    trial: engine_trial.Trial | None = None,
+    silent: str = "",
 ) -> plan.Context:
     """Everything that planning needs besides the objects."""
     return plan.Context(
@@ -109,33 +121,97 @@ def plan_context(
         hold=hold,
         expose=is_public(sandbox) and linode.current and linode.problem is None,
         exposed=is_public(sandbox),
-        model_cached=model_cached(sandbox, children),
+        model_cached=model_cached(sandbox, children, commit),
         running=sandbox.spec.lifecycle.state == "Running",
-        replace=_to_retry(sandbox, children, now),
+        keep=earlier_models(sandbox, children, commit),
+        replace=_to_retry(sandbox, children, commit, now),
+        ask=engine_update.Ask(
+            serving=_told_as_serving(sandbox),
+            trial=trial,
+            silent=silent,
+            now=now,
+            patience=patience,
+            update=sandbox.metadata.annotations.get(names.ANNOTATION_UPDATE_ENGINE, ""),
+            retry=sandbox.metadata.annotations.get(names.ANNOTATION_RETRY_ENGINE, ""),
+        ),
     )
 
 
+def _told_as_serving(sandbox: v1alpha1.AISandbox) -> bool:
+    return any(
+        condition.type == ConditionType.ENGINE_READY
+        and condition.status == "True"
+        and condition.observed_generation == sandbox.metadata.generation
+        for condition in sandbox.status.conditions
+    )
+
+
+def engine_unkept(sandbox: v1alpha1.AISandbox, children: Children) -> bool:
+    """Whether the engine serves with a template that is not kept as the last good one yet."""
+    engine = children.get(("Deployment", f"{sandbox.metadata.name}-engine"))
+    return engine is not None and seen.rolled_out(engine) and bool(engine.facts["engine_candidate"])
+
+
+def engine_wanted(desired: Collection[facts.Child]) -> engine_update.Wanted | None:
+    """The engine as it was rendered."""
+    for child in desired:
+        if child.kind == "Deployment" and plan.component(child) == plan.ENGINE:
+            return engine_update.wanted(child.manifest)
+    return None
+
+
+def earlier_models(
+    sandbox: v1alpha1.AISandbox, children: Children, commit: str
+) -> frozenset[tuple[str, str]]:
+    """Complete downloads of other models: the record that they are in the cache, until that is swept."""
+    sweep = children.get(("Job", fetch.sweep_name(sandbox, commit)))
+    if sweep is not None and sweep.facts["complete"]:
+        return frozenset()
+    others = {
+        (record.kind, record.name)
+        for record in children.values()
+        if record.kind == "Job" and record.facts["complete"] and _is_fetch(sandbox, record)
+    }
+    return frozenset(others - {("Job", fetch.job_name(sandbox, commit))})
+
+
+def _is_fetch(sandbox: v1alpha1.AISandbox, job: seen.Seen) -> bool:
+    return job.name.startswith(f"{sandbox.metadata.name}-fetch-")
+
+
+def _settled(sandbox: v1alpha1.AISandbox, deployment: seen.Seen | None, commit: str) -> bool:
+    """Whether the engine serves the current spec, and nothing would be rolled back to an earlier model."""
+    if deployment is None or not seen.rolled_out(deployment):
+        return False
+    live = engine_state.live(deployment)
+    current = live.inputs == engine.engine_inputs(sandbox, commit)
+    return current and live.good is not None and not live.on_trial
+
+
 def _to_retry(
-    sandbox: v1alpha1.AISandbox, children: Children, now: datetime.datetime
+    sandbox: v1alpha1.AISandbox, children: Children, commit: str, now: datetime.datetime
 ) -> frozenset[tuple[str, str]]:
     """A failed download is tried again after a while, and at once when the spec has changed."""
-    job = children.get(("Job", fetch.job_name(sandbox)))
-    if job is None or not job.facts["failed_at"]:
-        return frozenset()
-    failed_at = datetime.datetime.fromisoformat(job.facts["failed_at"])
-    overdue = (now - failed_at).total_seconds() > RETRY_FETCH
     edited = sandbox.status.observed_generation != sandbox.metadata.generation
-    return frozenset({(job.kind, job.name)}) if overdue or edited else frozenset()
+
+    def due(job: seen.Seen | None) -> bool:
+        if job is None or not job.facts["failed_at"]:
+            return False
+        failed_at = datetime.datetime.fromisoformat(job.facts["failed_at"])
+        return edited or (now - failed_at).total_seconds() > RETRY_FETCH
+
+    jobs = (fetch.job_name(sandbox, commit), fetch.sweep_name(sandbox, commit))
+    return frozenset(("Job", name) for name in jobs if due(children.get(("Job", name))))
 
 
 def waiting_components(sandbox: v1alpha1.AISandbox, children: Children) -> tuple[str, ...]:
     """Components whose pods should be ready and are not."""
     name = sandbox.metadata.name
-    job = children.get(("Job", fetch.job_name(sandbox)))
-    waiting = ["fetch"] if job is not None and not job.facts["complete"] else []
+    jobs = [record for (kind, _), record in children.items() if kind == "Job" and _is_fetch(sandbox, record)]
+    waiting = ["fetch"] if any(not job.facts["complete"] for job in jobs) else []
     for component in ("engine", "chat", "gateway"):
         record = children.get(("Deployment", f"{name}-{component}"))
-        if record is not None and record.facts["replicas"] and not judge.rolled_out(record):
+        if record is not None and record.facts["replicas"] and not seen.rolled_out(record):
             waiting.append(component)
     return tuple(waiting)
 
@@ -165,16 +241,16 @@ def access_revision(desired: Collection[facts.Child]) -> str:
     raise LookupError("no gateway was rendered")
 
 
-def write_problems(outcome: execute.Outcome) -> tuple[judge.Problem, ...]:
+def write_problems(outcome: execute.Outcome) -> tuple[views.Problem, ...]:
     """What the API server refused, in words for a condition."""
     taken = tuple(
-        judge.Problem(
+        views.Problem(
             reason=Reason.NameTaken, message=f"{label} exists and belongs to somebody else", stalled=True
         )
         for label in outcome.taken
     )
     refused = tuple(
-        judge.Problem(reason=Reason.WriteRefused, message=f"{label}: {error}")
+        views.Problem(reason=Reason.WriteRefused, message=f"{label}: {error}")
         for label, error in outcome.failures
         if isinstance(error, errors.Forbidden | errors.Invalid)
     )

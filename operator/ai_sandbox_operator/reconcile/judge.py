@@ -6,97 +6,15 @@ known is Unknown or False, never True.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
-
-from ai_sandbox_operator.api import names, v1alpha1
-from ai_sandbox_operator.api.conditions import ConditionType, Reason, Status, Verdict
+from ai_sandbox_operator.api import names
+from ai_sandbox_operator.api.conditions import ConditionType, Reason, Verdict
 from ai_sandbox_operator.desired import access as desired_access
 from ai_sandbox_operator.desired.facts import Stage
-from ai_sandbox_operator.observed import diagnosis, seen
+from ai_sandbox_operator.observed import seen
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Problem:
-    """Something in the way that a person may have to remove."""
-
-    reason: Reason
-    message: str
-    stalled: bool = False
-    """No retry can help until somebody acts."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LinodeView:
-    """What is known of the sandbox's Linode objects.
-
-    Attributes:
-        current: the firewall was observed with exactly the rules of the current allowlist.
-        attached: the NodeBalancer was observed with that firewall attached.
-        problem: why not, if not.
-        unseen: this process has not looked at Linode yet; what was observed before it started stands.
-    """
-
-    firewall_id: int | None = None
-    firewall_version: int | None = None
-    nodebalancer_id: int | None = None
-    current: bool = False
-    attached: bool = False
-    problem: Problem | None = None
-    unseen: bool = False
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class GatewayProof:
-    """What is known of the allowlist and keys that the gateway's pods serve.
-
-    Attributes:
-        proven: every ready pod was observed to serve what its Secret holds.
-        reason, message: why not, if not.
-        unseen: this process has not asked yet; what was observed before it started stands.
-    """
-
-    proven: bool = False
-    reason: Reason = Reason.ProtectionPending
-    message: str = "the gateway is not there yet"
-    unseen: bool = False
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Situation:
-    """Everything that conditions are judged from.
-
-    Attributes:
-        pending: stages of which an object is not as wanted, as observed.
-        problems: what is wrong with the spec, its Secrets or the writes.
-        findings: causes by component, for components that are not ready.
-        children: the sandbox's own; never those of an earlier sandbox of the same name.
-        releasing: an earlier exposure is not yet known to be gone.
-    """
-
-    sandbox: v1alpha1.AISandbox
-    children: Mapping[tuple[str, str], seen.Seen]
-    engine_inputs: str
-    fetch_job: str
-    pending: frozenset[Stage] = frozenset()
-    problems: tuple[Problem, ...] = ()
-    notices: tuple[str, ...] = ()
-    linode: LinodeView = LinodeView()
-    gateway: GatewayProof = GatewayProof()
-    releasing: bool = False
-    findings: Mapping[str, diagnosis.Finding] = dataclasses.field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        return self.sandbox.metadata.name
-
-    @property
-    def public(self) -> bool:
-        return self.sandbox.spec.access.exposure == "NodeBalancer"
-
-    @property
-    def suspended(self) -> bool:
-        return self.sandbox.spec.lifecycle.state == "Suspended"
+from . import judge_engine
+from .verdicts import pods, told_before, verdict
+from .views import Progress, Situation
 
 
 def judge(situation: Situation) -> tuple[Verdict, ...]:
@@ -105,57 +23,56 @@ def judge(situation: Situation) -> tuple[Verdict, ...]:
         _spec_valid(situation),
         _network_protected(situation),
         _model_cached(situation),
-        _engine_ready(situation),
+        judge_engine.ready(situation),
         _chat_ready(situation),
         _exposed(situation),
     )
-    return (*_summary(situation, parts), *parts)
-
-
-def _verdict(type_: ConditionType, status: Status, reason: Reason, message: str = "") -> Verdict:
-    doc = reason.doc
-    text = message or doc.meaning
-    bad = status == "True" if type_ is ConditionType.STALLED else status != "True"
-    if bad and doc.remedy not in ("Nothing to do.", "Wait."):
-        text = f"{text.rstrip('.')}. {doc.remedy}"
-    return Verdict(type=type_, status=status, reason=reason, message=text)
+    return (*_summary(situation, parts), *parts, *judge_engine.update_available(situation))
 
 
 def _summary(situation: Situation, parts: tuple[Verdict, ...]) -> tuple[Verdict, ...]:
     ready, reconciling, stalled = ConditionType.READY, ConditionType.RECONCILING, ConditionType.STALLED
     open_parts = [p for p in parts if p.status != "True"]
-    blocking = [p for p in situation.problems if p.stalled]
+    failure = situation.model.failure
+    blocking = [p for p in (*situation.problems, *([failure] if failure else ())) if p.stalled]
     if blocking:
         first = blocking[0]
         return (
-            _verdict(ready, "False", first.reason, first.message),
-            _verdict(reconciling, "False", first.reason, first.message),
-            _verdict(stalled, "True", first.reason, first.message),
+            verdict(ready, "False", first.reason, first.message),
+            verdict(reconciling, "False", first.reason, first.message),
+            verdict(stalled, "True", first.reason, first.message),
         )
-    not_stalled = _verdict(stalled, "False", Reason.NotStalled)
+    not_stalled = verdict(stalled, "False", Reason.NotStalled)
     if situation.suspended:
         essential = [p for p in open_parts if p.type in _SUSPENDED_ESSENTIALS]
         settled = not essential and not situation.pending
         return (
-            _verdict(ready, "False", Reason.Suspended),
-            _verdict(reconciling, "False", Reason.Settled)
+            verdict(ready, "False", Reason.Suspended),
+            verdict(reconciling, "False", Reason.Settled)
             if settled
-            else _verdict(reconciling, "True", Reason.Progressing, essential[0].message if essential else ""),
+            else verdict(reconciling, "True", Reason.Progressing, essential[0].message if essential else ""),
             not_stalled,
         )
     if not open_parts and not situation.pending:
         notices = "; ".join(situation.notices)
         message = f"{Reason.AllReady.doc.meaning.rstrip('.')}; {notices}." if notices else ""
         return (
-            _verdict(ready, "True", Reason.AllReady, message),
-            _verdict(reconciling, "False", Reason.Settled),
+            verdict(ready, "True", Reason.AllReady, message),
+            verdict(reconciling, "False", Reason.Settled),
             not_stalled,
         )
     cause = open_parts[0] if open_parts else None
     reason, message = (cause.reason, cause.message) if cause else (Reason.Progressing, "")
+    if (
+        cause
+        and not situation.pending
+        and all(judge_engine.waits_for_person(situation, part) for part in open_parts)
+    ):
+        told = [Verdict(type=t, status="False", reason=reason, message=message) for t in (ready, reconciling)]
+        return *told, Verdict(type=stalled, status="True", reason=reason, message=message)
     return (
         Verdict(type=ready, status="False", reason=reason, message=message or reason.doc.meaning),
-        _verdict(reconciling, "True", Reason.Progressing, f"waiting for {cause.type}" if cause else ""),
+        verdict(reconciling, "True", Reason.Progressing, f"waiting for {cause.type}" if cause else ""),
         not_stalled,
     )
 
@@ -170,38 +87,38 @@ def _spec_valid(situation: Situation) -> Verdict:
         first = situation.problems[0]
         others = len(situation.problems) - 1
         message = first.message + (f" (and {others} more)" if others else "")
-        return _verdict(ConditionType.SPEC_VALID, "False", first.reason, message)
+        return verdict(ConditionType.SPEC_VALID, "False", first.reason, message)
     if situation.notices:
-        return _verdict(
+        return verdict(
             ConditionType.SPEC_VALID,
             "True",
             Reason.Valid,
             "The spec is valid; " + "; ".join(situation.notices) + ".",
         )
-    return _verdict(ConditionType.SPEC_VALID, "True", Reason.Valid)
+    return verdict(ConditionType.SPEC_VALID, "True", Reason.Valid)
 
 
 def _network_protected(situation: Situation) -> Verdict:
     type_ = ConditionType.NETWORK_PROTECTED
     gateway = situation.gateway
     if Stage.POLICY in situation.pending:
-        return _verdict(type_, "False", Reason.ProtectionPending)
+        return verdict(type_, "False", Reason.ProtectionPending)
     if not situation.public and situation.releasing:
-        return _verdict(
+        return verdict(
             type_, "False", Reason.ProtectionPending, "the earlier NodeBalancer is not yet known to be gone"
         )
     outside = _protected_outside(situation) if situation.public else None
     if outside is not None:
         return outside
-    if gateway.unseen and (held := _held(situation, type_)) is not None:
+    if gateway.unseen and (held := told_before(situation, type_)) is not None:
         return held
     if not gateway.proven:
-        return _verdict(type_, "False", gateway.reason, gateway.message)
+        return verdict(type_, "False", gateway.reason, gateway.message)
     if not situation.public:
         text = "NetworkPolicies and gateway hold the allowlist; nothing is public."
-        return _verdict(type_, "True", Reason.Protected, text)
+        return verdict(type_, "True", Reason.Protected, text)
     count, linode = len(situation.sandbox.spec.access.allowlist), situation.linode
-    return _verdict(
+    return verdict(
         type_,
         "True",
         Reason.Protected,
@@ -215,8 +132,8 @@ def _protected_outside(situation: Situation) -> Verdict | None:
     type_, linode, text = ConditionType.NETWORK_PROTECTED, situation.linode, ""
     service = situation.children.get(("Service", situation.name))
     if linode.problem is not None:
-        return _verdict(type_, "False", linode.problem.reason, linode.problem.message)
-    if linode.unseen and (held := _held(situation, type_)) is not None:
+        return verdict(type_, "False", linode.problem.reason, linode.problem.message)
+    if linode.unseen and (held := told_before(situation, type_)) is not None:
         return held
     if not linode.current:
         text = "the Cloud Firewall is being brought up to date"
@@ -226,51 +143,39 @@ def _protected_outside(situation: Situation) -> Verdict | None:
     elif not linode.attached:
         # Seen bare is the keeper's problem NotAttached; not looked at yet is no cause for alarm.
         text = "the NodeBalancer is being looked up at Linode"
-    return _verdict(type_, "False", Reason.ProtectionPending, text) if text else None
-
-
-def _held(situation: Situation, type_: ConditionType) -> Verdict | None:
-    """What was told of this very generation stands until it was looked again: a restart says nothing new (I4)."""
-    for condition in situation.sandbox.status.conditions:
-        current = condition.observed_generation == situation.sandbox.metadata.generation
-        if condition.type == type_ and current and condition.reason in Reason.__members__:
-            return Verdict(
-                type=type_,
-                status=condition.status,
-                reason=Reason[condition.reason],
-                message=condition.message,
-            )
-    return None
+    return verdict(type_, "False", Reason.ProtectionPending, text) if text else None
 
 
 def _model_cached(situation: Situation) -> Verdict:
     type_ = ConditionType.MODEL_CACHED
     job = situation.children.get(("Job", situation.fetch_job))
     if job is not None and job.facts["complete"]:
-        return _verdict(type_, "True", Reason.Cached)
+        return verdict(type_, "True", Reason.Cached)
+    if (failure := situation.model.failure) is not None:
+        return verdict(type_, "False", failure.reason, failure.message)
+    if not situation.model.commit:
+        return verdict(type_, "False", Reason.Resolving)
     finding = situation.findings.get("fetch")
-    if job is not None and job.facts["failed"]:
-        return _verdict(type_, "False", Reason.FetchFailed, finding.message if finding else "")
+    vague = finding is None or finding.reason in (Reason.Starting, Reason.NotReady, Reason.CrashLoop)
+    if vague and job is not None and job.facts["failed"]:
+        return verdict(type_, "False", Reason.FetchFailed, finding.message if finding else "")
     if finding is not None and finding.reason not in (Reason.Starting, Reason.NotReady):
-        return _verdict(type_, "False", finding.reason, finding.message)
+        return verdict(type_, "False", finding.reason, finding.message, finding.advice)
     volume = situation.children.get(("PersistentVolumeClaim", f"{situation.name}-model"))
     if volume is None or volume.facts["phase"] != "Bound":
-        return _verdict(
+        return verdict(
             type_, "False", Reason.VolumePending, f"volume {situation.name}-model is not bound yet"
         )
-    return _verdict(type_, "False", Reason.Fetching)
+    return verdict(type_, "False", Reason.Fetching, _downloaded(situation.progress))
 
 
-def _engine_ready(situation: Situation) -> Verdict:
-    type_ = ConditionType.ENGINE_READY
-    if situation.suspended:
-        return _verdict(type_, "False", Reason.Suspended)
-    engine = situation.children.get(("Deployment", f"{situation.name}-engine"))
-    if engine is not None and engine.facts["engine_inputs"] == situation.engine_inputs and rolled_out(engine):
-        return _verdict(type_, "True", Reason.EngineServing)
-    if engine is None or not engine.facts["replicas"]:
-        return _verdict(type_, "False", Reason.WaitingForModel)
-    return _pods(type_, situation.findings.get("engine"))
+def _downloaded(progress: Progress | None) -> str:
+    """Progress in words; no more than whole percents and minutes, so that the words seldom change."""
+    if progress is None or not progress.total_bytes:
+        return ""
+    done, total = progress.downloaded_bytes, progress.total_bytes
+    left = f", about {max(1, round(progress.eta_seconds / 60))} min left" if progress.eta_seconds else ""
+    return f"{100 * done // total} % of {total / 2**30:.1f} GiB{left}"
 
 
 def _chat_ready(situation: Situation) -> Verdict:
@@ -278,48 +183,32 @@ def _chat_ready(situation: Situation) -> Verdict:
     if Stage.WORKLOAD in situation.pending:
         # A Deployment that could not be brought to the spec still runs what an earlier spec asked for.
         finding = situation.findings.get("chat") or situation.findings.get("gateway")
-        return _pods(type_, finding, "a workload is not as the spec says yet")
+        return pods(type_, finding, "a workload is not as the spec says yet")
     gateway = situation.children.get(("Deployment", f"{situation.name}-gateway"))
-    if gateway is None or not rolled_out(gateway):
-        return _pods(type_, situation.findings.get("gateway"), "the gateway's pods are starting")
+    if gateway is None or not seen.rolled_out(gateway):
+        return pods(type_, situation.findings.get("gateway"), "the gateway's pods are starting")
     if not situation.sandbox.spec.chat.enabled:
-        return _verdict(type_, "True", Reason.ChatDisabled)
+        return verdict(type_, "True", Reason.ChatDisabled)
     chat = situation.children.get(("Deployment", f"{situation.name}-chat"))
-    if chat is not None and rolled_out(chat):
-        return _verdict(type_, "True", Reason.ChatServing)
-    return _pods(type_, situation.findings.get("chat"))
+    if chat is not None and seen.rolled_out(chat):
+        return verdict(type_, "True", Reason.ChatServing)
+    return pods(type_, situation.findings.get("chat"))
 
 
 def _exposed(situation: Situation) -> Verdict:
     type_ = ConditionType.EXPOSED
     if not situation.public and situation.releasing:
-        return _verdict(type_, "False", Reason.Progressing, "The earlier NodeBalancer is being removed.")
+        return verdict(type_, "False", Reason.Progressing, "The earlier NodeBalancer is being removed.")
     if not situation.public:
         # "Nothing public" is what this spec asks for: True, so that all-True means done.
-        return _verdict(type_, "True", Reason.NotExposed)
+        return verdict(type_, "True", Reason.NotExposed)
     service = situation.children.get(("Service", situation.name))
     if service is None:
-        return _verdict(type_, "False", Reason.ExposureHeldBack)
+        return verdict(type_, "False", Reason.ExposureHeldBack)
     address = service.facts["address"] or service.facts["hostname"]
     if not address:
-        return _verdict(type_, "False", Reason.AddressPending)
-    return _verdict(type_, "True", Reason.AddressAssigned, f"The NodeBalancer's address is {address}.")
-
-
-def _pods(type_: ConditionType, finding: diagnosis.Finding | None, fallback: str = "") -> Verdict:
-    if finding is None:
-        return _verdict(type_, "False", Reason.Starting, fallback)
-    return _verdict(type_, "False", finding.reason, finding.message)
-
-
-def rolled_out(deployment: seen.Seen) -> bool:
-    """Whether the current template runs with all its replicas ready, and nothing of an older one."""
-    facts = deployment.facts
-    return bool(
-        facts["replicas"] > 0
-        and facts["observed_generation"] >= facts["generation"]
-        and facts["updated"] == facts["ready"] == facts["current"] == facts["replicas"]
-    )
+        return verdict(type_, "False", Reason.AddressPending)
+    return verdict(type_, "True", Reason.AddressAssigned, f"The NodeBalancer's address is {address}.")
 
 
 def endpoints(situation: Situation) -> dict[str, str]:

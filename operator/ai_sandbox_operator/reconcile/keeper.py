@@ -20,7 +20,7 @@ from ai_sandbox_operator.linode import access, errors, models, release
 from ai_sandbox_operator.linode.client import LinodeClient
 from ai_sandbox_operator.linode.ownership import Owner
 
-from . import judge
+from . import views
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ Goal = Protect | Release
 class Result:
     """What the work for a goal found."""
 
-    view: judge.LinodeView = dataclasses.field(default_factory=judge.LinodeView)
+    view: views.LinodeView = dataclasses.field(default_factory=views.LinodeView)
     released: bool = False
     waiting_for: str = ""
     """What a release waits for, in words."""
@@ -215,7 +215,7 @@ class Keeper:
         entry.retry_at = self._clock() + max(delay, float(asked or 0.0))
         entry.checked_at = float("-inf")
         problem = _problem(error)
-        before = entry.result.view if entry.result else judge.LinodeView()
+        before = entry.result.view if entry.result else views.LinodeView()
         view = dataclasses.replace(
             before,
             firewall_id=before.firewall_id or entry.known.firewall_id,
@@ -235,7 +235,7 @@ class Keeper:
             if not await self._stands(key, entry, goal):
                 raise errors.Superseded
             return await self._release(goal, entry)
-        before = entry.result.view if entry.result else judge.LinodeView()
+        before = entry.result.view if entry.result else views.LinodeView()
         state = await access.ensure_firewall(
             self._client,
             wanted=goal.rules,
@@ -245,7 +245,7 @@ class Keeper:
         )
         if state.repaired:
             self._repaired(key, state.repaired)
-        view = judge.LinodeView(firewall_id=state.id, firewall_version=state.version, current=state.holds)
+        view = views.LinodeView(firewall_id=state.id, firewall_version=state.version, current=state.holds)
         if not (goal.address or goal.hostname):
             return Result(view=view)
         known = before.nodebalancer_id or entry.known.nodebalancer_id
@@ -255,8 +255,8 @@ class Keeper:
         return Result(view=await self._prove(key, goal, entry, view, known))
 
     async def _prove(
-        self, key: Key, goal: Protect, entry: _Entry, view: judge.LinodeView, known: int | None
-    ) -> judge.LinodeView:
+        self, key: Key, goal: Protect, entry: _Entry, view: views.LinodeView, known: int | None
+    ) -> views.LinodeView:
         """Find the NodeBalancer and see the firewall on it; attach it if nobody else does in time."""
         balancer = await access.observe_nodebalancer(
             self._client,
@@ -283,13 +283,13 @@ class Keeper:
         if attachment.proven:
             entry.bare_since = None
         else:
-            problem = judge.Problem(reason=Reason.NotAttached, message=attachment.message)
+            problem = views.Problem(reason=Reason.NotAttached, message=attachment.message)
         return dataclasses.replace(
             view, nodebalancer_id=balancer.id, attached=attachment.proven, problem=problem
         )
 
     async def _release(self, goal: Release, entry: _Entry) -> Result:
-        before = entry.result.view if entry.result else judge.LinodeView()
+        before = entry.result.view if entry.result else views.LinodeView()
         state = await release.release(
             self._client,
             owner=goal.owner,
@@ -319,15 +319,15 @@ def _same_rules(earlier: Goal | None, goal: Goal) -> bool:
     )
 
 
-def _problem(error: Exception) -> judge.Problem:
+def _problem(error: Exception) -> views.Problem:
     match error:
         case errors.NoToken():
-            return judge.Problem(reason=Reason.NoLinodeToken, message="the operator has no Linode API token")
+            return views.Problem(reason=Reason.NoLinodeToken, message="the operator has no Linode API token")
         case errors.ForeignFirewall():
-            return judge.Problem(reason=Reason.ForeignFirewall, message=str(error))
+            return views.Problem(reason=Reason.ForeignFirewall, message=str(error))
         case errors.TooManyNetworks():
-            return judge.Problem(reason=Reason.TooManyNetworks, message=str(error))
+            return views.Problem(reason=Reason.TooManyNetworks, message=str(error))
         case errors.LinodeError():
-            return judge.Problem(reason=Reason.LinodeUnavailable, message=str(error))
+            return views.Problem(reason=Reason.LinodeUnavailable, message=str(error))
         case _:
-            return judge.Problem(reason=Reason.LinodeUnavailable, message=f"unexpected: {error!r}")
+            return views.Problem(reason=Reason.LinodeUnavailable, message=f"unexpected: {error!r}")

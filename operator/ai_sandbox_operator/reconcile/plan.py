@@ -16,6 +16,8 @@ from ai_sandbox_operator.desired import facts as desired_facts
 from ai_sandbox_operator.desired import quantity
 from ai_sandbox_operator.observed import canonical, seen
 
+from . import engine_state, engine_update
+
 Stage = desired_facts.Stage
 Child = desired_facts.Child
 Observed = Mapping[tuple[str, str], seen.Seen]
@@ -97,7 +99,9 @@ class Context:
         exposed: whether the spec wants the external Service; it is deleted only if not.
         model_cached: whether the model that the engine would load is complete.
         running: whether the sandbox is meant to run rather than be suspended.
+        keep: objects by (kind, name) that are no longer wanted and stay for now all the same.
         replace: objects by (kind, name) that are deleted to be made anew, such as a failed Job.
+        ask: what the user says of the engine, and how its last change does.
     """
 
     uid: str
@@ -107,7 +111,9 @@ class Context:
     exposed: bool = False
     model_cached: bool = False
     running: bool = True
+    keep: frozenset[tuple[str, str]] = frozenset()
     replace: frozenset[tuple[str, str]] = frozenset()
+    ask: engine_update.Ask = dataclasses.field(default_factory=engine_update.Ask)
 
 
 def plan(desired: Iterable[Child], observed: Observed, context: Context) -> Plan:
@@ -122,10 +128,13 @@ def plan(desired: Iterable[Child], observed: Observed, context: Context) -> Plan
         if child.stage is Stage.EXPOSURE and not context.expose:
             continue
         if component(child) in context.hold and child.stage is not Stage.POLICY:
+            # What is held is not changed; but an engine whose last change fails goes back all the same.
+            if record is not None and _is_engine(child) and _is_ours(record, context):
+                steps += [step] if (step := _change_engine(child, record, context)) is not None else []
             continue
         if record is None:
-            steps.append(Create(stage=child.stage, child=child))
-        elif record.deleting or record.owner_uid not in ("", context.uid):
+            steps.append(Create(stage=child.stage, child=_first(child, context)))
+        elif not _is_ours(record, context):
             waiting.append(f"{child.kind} {child.name}")
             pending.add(child.stage)
             # A policy that is going away guards no new pod, and what is incomplete is not exposed.
@@ -135,7 +144,9 @@ def plan(desired: Iterable[Child], observed: Observed, context: Context) -> Plan
         elif (step := _change(child, record, context)) is not None:
             steps.append(step)
     leftovers = [
-        record for key, record in observed.items() if key not in wanted and _removable(record, context.uid)
+        record
+        for key, record in observed.items()
+        if key not in wanted and key not in context.keep and _removable(record, context.uid)
     ]
     retract = tuple(
         # The one external Service that the spec wants stays, whatever is known of its firewall.
@@ -180,7 +191,7 @@ def _change(child: Child, record: seen.Seen, context: Context) -> Step | None:
         if record.metadata_digest == wanted or _accepted(child, context, wanted, record.metadata_digest):
             return None
         return Apply(stage=child.stage, child=child, manifest=_metadata_only(manifest), whole=False)
-    if child.kind == "Deployment" and component(child) == ENGINE:
+    if _is_engine(child):
         return _change_engine(child, record, context)
     wanted = canonical.digest(manifest)
     if record.digest == wanted or _accepted(child, context, wanted, record.digest):
@@ -188,39 +199,66 @@ def _change(child: Child, record: seen.Seen, context: Context) -> Step | None:
     return Apply(stage=child.stage, child=child, manifest=manifest, whole=True)
 
 
-def _change_engine(child: Child, record: seen.Seen, context: Context) -> Step | None:
-    """The engine's template changes only with the engine's own spec (I5).
+def _is_engine(child: Child) -> bool:
+    return child.kind == "Deployment" and component(child) == ENGINE
 
-    Comparing digests would restart the GPU pod with every release whose defaults differ, so the
-    inputs are compared instead, and drift is judged by who owns fields of the template.
+
+def _first(child: Child, context: Context) -> Child:
+    if not _is_engine(child):
+        return child
+    want = engine_update.wanted(child.manifest)
+    return engine_update.as_decided(
+        child,
+        engine_update.first(want, context.ask),
+        template=want.template,
+        replicas=child.manifest["spec"]["replicas"],
+    )
+
+
+def _change_engine(child: Child, record: seen.Seen, context: Context) -> Step | None:
+    """The engine's template changes only by `engine_update.decide` (I5).
+
+    Comparing digests would restart the GPU pod with every release whose defaults differ.
     """
-    inputs = child.manifest["metadata"]["annotations"][seen.ANNOTATION_ENGINE_INPUTS]
-    same_inputs = record.facts["engine_inputs"] == inputs
     replicas = child.manifest["spec"]["replicas"]
-    if context.running and not context.model_cached and record.facts["replicas"]:
-        # The old engine serves until the new model is complete; and it holds its model in memory, so a
-        # download Job that somebody deleted is no reason to end it.
-        return None
-    if not same_inputs or record.facts["foreign_template"]:
+    # The old engine serves until the new model is complete; and it holds its model in memory, so a
+    # download Job that somebody deleted is no reason to end it.
+    loading = context.running and not context.model_cached and record.facts["replicas"] > 0
+    held = loading or ENGINE in context.hold
+    live = engine_state.live(record)
+    ask = dataclasses.replace(context.ask, changeable=not held)
+    want = engine_update.wanted(child.manifest)
+    decision = engine_update.decide(live, want, ask)
+    if held:
+        child = engine_update.with_model_of(child, record)
+    child = engine_update.as_decided(
+        child, decision, template=want.template, replicas=record.facts["replicas"] if held else replicas
+    )
+    if decision.template is not None:
         return Apply(stage=child.stage, child=child, manifest=child.manifest, whole=True)
-    if record.facts["replicas"] != replicas:
+    if held and decision.annotations == live.annotations:
+        return None
+    if not held and record.facts["replicas"] != replicas:
         return Merge(stage=child.stage, child=child, patch={"spec": {"replicas": replicas}})
     wanted = canonical.digest(child.manifest)
     if canonical.metadata_digest(child.manifest) != record.metadata_digest and not _accepted(
         child, context, wanted, record.digest
     ):
+        gone = {name: None for name in record.facts["engine_state"] if name not in decision.annotations}
+        metadata = {
+            field: child.manifest["metadata"][field]
+            for field in ("labels", "ownerReferences")
+            if field in child.manifest["metadata"]
+        }
+        annotations = {**child.manifest["metadata"]["annotations"], **gone}
         return Merge(
-            stage=child.stage,
-            child=child,
-            patch={
-                "metadata": {
-                    field: child.manifest["metadata"][field]
-                    for field in ("labels", "annotations", "ownerReferences")
-                    if field in child.manifest["metadata"]
-                }
-            },
+            stage=child.stage, child=child, patch={"metadata": {**metadata, "annotations": annotations}}
         )
     return None
+
+
+def _is_ours(record: seen.Seen, context: Context) -> bool:
+    return not record.deleting and record.owner_uid in ("", context.uid)
 
 
 def _accepted(child: Child, context: Context, wanted: bytes, live: bytes) -> bool:

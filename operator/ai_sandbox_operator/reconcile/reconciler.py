@@ -20,20 +20,29 @@ from ai_sandbox_operator.api.conditions import Reason
 from ai_sandbox_operator.desired import common, engine, facts, fetch, network, render
 from ai_sandbox_operator.kube import client as kube_client
 from ai_sandbox_operator.kube import errors, events
-from ai_sandbox_operator.observed import diagnosis, seen
+from ai_sandbox_operator.observed import seen
 
 from . import (
     certificates,
     credentials,
     deletion,
+    downloads,
+    engine_trial,
+    engine_update,
+    engines,
     execute,
     exposure,
+    findings,
     gateways,
     inputs,
-    judge,
+    judge_engine,
     keeper,
+    model,
     plan,
+    pool,
     report,
+    resolution,
+    views,
 )
 from .references import RECHECK, References, references
 
@@ -58,10 +67,43 @@ class _Memory:
 
     uid: str = ""
     accepted: dict[tuple[str, str], tuple[bytes, bytes]] = dataclasses.field(default_factory=dict)
-    findings: dict[str, diagnosis.Finding] = dataclasses.field(default_factory=dict)
-    diagnosed_at: float = float("-inf")
+    silent: str = ""
     told_at: float = float("-inf")
-    began_at: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Fence:
+    """What guards the sandbox: its Linode objects, and whether an earlier exposure is known to be gone."""
+
+    linode: views.LinodeView
+    released: bool
+    again: float | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Ready:
+    """What rendering needs, and what a person has to put right."""
+
+    model: views.ModelView
+    material: facts.Material | None
+    hold: frozenset[str]
+    problems: tuple[views.Problem, ...]
+    lacks: tuple[views.Problem, ...]
+    again: float | None
+
+
+_NOTHING_WRITTEN = plan.Plan(pending=frozenset(facts.Stage))
+_NOTHING_SERVED = views.GatewayProof(message="the gateway's configuration is being written")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Done:
+    """What is left to write, and what the gateway was seen to serve."""
+
+    steps: plan.Plan = _NOTHING_WRITTEN
+    gateway: views.GatewayProof = _NOTHING_SERVED
+    engine_wanted: engine_update.Wanted | None = None
+    trial: engine_trial.Trial | None = None
 
 
 class Reconciler:
@@ -74,6 +116,8 @@ class Reconciler:
         cache: Cache,
         linode: keeper.Keeper,
         gateway: gateways.Gateways,
+        engine: engines.Engines,
+        hub: resolution.Resolutions,
         recorder: events.Recorder,
         options: inputs.Options,
         clock: Callable[[], float] = time.monotonic,
@@ -81,6 +125,8 @@ class Reconciler:
     ) -> None:
         self._cache = cache
         self._gateways = gateway
+        self._engines = engine
+        self._hub = hub
         self._options = options
         self._clock = clock
         self._now = now
@@ -91,6 +137,9 @@ class Reconciler:
         self._deletion = deletion.Deletion(client, remember=cache.remember)
         self._exposure = exposure.Exposure(client, linode, self._deletion, cluster_id=options.cluster_id)
         self._report = report.Reporter(client, recorder, remember=cache.remember, clock=clock, now=now)
+        self._findings = findings.Findings(client, clock=clock)
+        self._pool = pool.Pool(client, clock=clock)
+        self._downloads = downloads.Downloads(client, clock=clock)
         self._memory: dict[Key, _Memory] = {}
 
     async def reconcile(self, key: Key) -> float | None:
@@ -115,13 +164,24 @@ class Reconciler:
     async def _converge(
         self, sandbox: v1alpha1.AISandbox, body: Mapping[str, Any], memory: _Memory
     ) -> float | None:
-        key, uid, outcome = sandbox.key, sandbox.metadata.uid, execute.Outcome()
-        children = self._cache.children(key)
-        own = inputs.own(children, uid)
-        service = inputs.external_service(sandbox, own)
-
+        outcome = execute.Outcome()
         # Close first. Policies and firewall need nothing but the spec, and nothing else may delay them.
-        linode, again_linode = await self._guard(sandbox, body, service, outcome)
+        fence = await self._fence(sandbox, body, memory, outcome)
+        ready = await self._prepare(sandbox, outcome)
+        done = await self._write(sandbox, memory, fence, ready, outcome)
+        return await self._tell(sandbox, body, memory, fence, ready, done, outcome)
+
+    async def _fence(
+        self,
+        sandbox: v1alpha1.AISandbox,
+        body: Mapping[str, Any],
+        memory: _Memory,
+        outcome: execute.Outcome,
+    ) -> _Fence:
+        """Policies, and what is to be true at Linode."""
+        children = self._cache.children(sandbox.key)
+        service = inputs.external_service(sandbox, inputs.own(children, sandbox.metadata.uid))
+        linode, again = await self._guard(sandbox, body, service, outcome)
         await self._close(sandbox, children, memory, linode, outcome)
         released = True
         if (
@@ -130,72 +190,126 @@ class Reconciler:
             and names.FINALIZER in sandbox.metadata.finalizers
         ):
             left = await _attempt(outcome, "the Linode objects", self._exposure.leave(sandbox))
-            released, again_linode = left or (False, None)
+            released, again = left or (False, None)
+        return _Fence(linode=linode, released=released, again=again)
 
-        # Observe, decide, act.
+    async def _prepare(self, sandbox: v1alpha1.AISandbox, outcome: execute.Outcome) -> _Ready:
+        """What rendering needs: the spec's Secrets, the model, the certificate and the keys."""
+        own = inputs.own(self._cache.children(sandbox.key), sandbox.metadata.uid)
         missing = await _attempt(outcome, "the spec's Secrets", self._references.missing(sandbox))
-        problems = [problem for _, problem in missing or ()]
         # A download whose token is not there waits for it; what runs already keeps running.
         waits_for_secret = missing is None or any(r.component == common.FETCH for r, _ in missing)
-        hold = frozenset({common.FETCH}) if waits_for_secret else frozenset()
-        certified = await _attempt(
-            outcome,
-            "the certificate",
-            self._certificates.ensure(sandbox, own, public_names=inputs.public_names(service)),
+        found = await model.view(
+            sandbox, own, self._look if not waits_for_secret else _nothing_new, self._pool.cards
         )
-        lacks, again_certificate = certified or ((), None)
-        material = await _attempt(outcome, "the keys", self._credentials.ensure(sandbox, own))
-        steps = plan.Plan(pending=frozenset(facts.Stage))
-        proof = judge.GatewayProof(message="the gateway's configuration is being written")
-        if material is not None:
-            children = self._cache.children(key)
-            own = inputs.own(children, uid)
-            desired = render.render(
-                sandbox,
-                inputs.rendering_facts(sandbox, own, options=self._options, material=material, linode=linode),
-            )
-            context = inputs.plan_context(
-                sandbox, own, accepted=memory.accepted, hold=hold, linode=linode, now=self._now()
-            )
-            steps = plan.plan(desired, children, context)
-            if steps.retract and not await _attempt(outcome, "the spec", self._exposure.unchanged(sandbox)):
-                steps = dataclasses.replace(steps, retract=())
-            outcome.extend(await self._executor.execute(steps, namespace=key[0], uid=uid))
-            memory.accepted.update(outcome.accepted)
-            if not steps.empty:
-                children = self._cache.children(key)
-                steps = plan.plan(desired, children, context)
+        known_as = inputs.public_names(inputs.external_service(sandbox, own))
+        ensured = self._certificates.ensure(sandbox, own, public_names=known_as)
+        lacks, again = await _attempt(outcome, "the certificate", ensured) or ((), None)
+        return _Ready(
+            model=found,
+            material=await _attempt(outcome, "the keys", self._credentials.ensure(sandbox, own)),
+            hold=found.hold | (frozenset({common.FETCH}) if waits_for_secret else frozenset()),
+            problems=tuple(problem for _, problem in missing or ()),
+            lacks=tuple(lacks),
+            again=again,
+        )
 
-            if not inputs.touches_gateway_configuration(steps.steps, sandbox.metadata.name):
-                parts = inputs.gateway(sandbox, inputs.own(children, uid))
-                proof = self._gateways.prove(sandbox, inputs.access_revision(desired), *parts)
-
-        # Tell.
+    async def _write(
+        self,
+        sandbox: v1alpha1.AISandbox,
+        memory: _Memory,
+        fence: _Fence,
+        ready: _Ready,
+        outcome: execute.Outcome,
+    ) -> _Done:
+        """Bring the children to the spec; without keys nothing more is written."""
+        key, uid, found = sandbox.key, sandbox.metadata.uid, ready.model
+        trial = self._findings.trial(uid)
+        if ready.material is None:
+            return _Done(trial=trial)
+        children = self._cache.children(key)
         own = inputs.own(children, uid)
+        known = inputs.rendering_facts(
+            sandbox, own, options=self._options, material=ready.material, linode=fence.linode, model=found
+        )
+        desired = render.render(sandbox, known)
+        context = inputs.plan_context(
+            sandbox,
+            own,
+            accepted=memory.accepted,
+            hold=ready.hold,
+            linode=fence.linode,
+            commit=found.commit,
+            now=self._now(),
+            patience=self._options.engine_patience,
+            trial=trial,
+            silent=memory.silent,
+        )
+        steps = plan.plan(desired, children, context)
+        if steps.retract and not await _attempt(outcome, "the spec", self._exposure.unchanged(sandbox)):
+            steps = dataclasses.replace(steps, retract=())
+        outcome.extend(await self._executor.execute(steps, namespace=key[0], uid=uid))
+        memory.accepted.update(outcome.accepted)
+        if not steps.empty:
+            children = self._cache.children(key)
+            steps = plan.plan(desired, children, context)
+        done = _Done(steps=steps, engine_wanted=inputs.engine_wanted(desired), trial=trial)
+        if inputs.touches_gateway_configuration(steps.steps, sandbox.metadata.name):
+            return done
+        parts = inputs.gateway(sandbox, inputs.own(children, uid))
+        proof = self._gateways.prove(sandbox, inputs.access_revision(desired), *parts)
+        return dataclasses.replace(done, gateway=proof)
+
+    async def _tell(
+        self,
+        sandbox: v1alpha1.AISandbox,
+        body: Mapping[str, Any],
+        memory: _Memory,
+        fence: _Fence,
+        ready: _Ready,
+        done: _Done,
+        outcome: execute.Outcome,
+    ) -> float | None:
+        """Look at what came of it, and say so; returns the seconds until the next pass."""
+        uid, found = sandbox.metadata.uid, ready.model
+        own = inputs.own(self._cache.children(sandbox.key), uid)
+        answers = self._engine(sandbox, own, ready.material)
+        memory.silent = answers.message if answers.reason is Reason.EngineUnproven else ""
+        causes = await self._findings.of(sandbox, own, material=ready.material)
+        fetching = self._findings.pods(uid, common.FETCH)
         situation = self._situation(
             sandbox,
             children=own,
-            pending=steps.pending | frozenset(outcome.held_back),
+            pending=done.steps.pending | frozenset(outcome.held_back),
             releasing=not inputs.is_public(sandbox)
-            and (not released or ("Service", sandbox.metadata.name) in own),
-            gateway=proof,
+            and (not fence.released or ("Service", sandbox.metadata.name) in own),
+            gateway=done.gateway,
             problems=(
-                *problems,
-                *lacks,
+                *ready.problems,
+                *([found.problem] if found.problem else []),
+                *ready.lacks,
                 *credentials.unusable_keys(sandbox, own),
                 *inputs.write_problems(outcome),
             ),
-            linode=linode,
-            findings=await self._report.findings(sandbox, own, memory, material=material),
+            linode=fence.linode,
+            found=found,
+            engine=answers,
+            engine_wanted=done.engine_wanted,
+            findings=causes,
+            progress=await self._downloads.progress(sandbox, fetching),
         )
-        waits = [await self._report.tell_status(situation, body, memory), again_linode, again_certificate]
+        told = await self._report.tell_status(situation, body, memory)
+        waits = [told, fence.again, ready.again, found.again]
         if next(references(sandbox), None) is not None:
-            waits.append(RECHECK / 2 if problems else RECHECK)
-        if outcome.failures or steps.waiting or not released:
+            waits.append(RECHECK / 2 if ready.problems else RECHECK)
+        if outcome.failures or done.steps.waiting or not fence.released:
             retries = [error.retry_after for _, error in outcome.failures if error.retry_after]
             waits.append(max([1.0, *retries]))
         if inputs.waiting_components(sandbox, own):
-            waits.append(report.DIAGNOSE_EVERY)
+            waits.append(findings.EVERY if self._findings.trial(uid) == done.trial else 0.1)
+        if judge_engine.serves(situation) and inputs.engine_unkept(sandbox, own):
+            # It was told as serving just now; the own write of the status causes no pass.
+            waits.append(1.0)
         return min((wait for wait in waits if wait is not None), default=None)
 
     async def _guard(
@@ -204,15 +318,15 @@ class Reconciler:
         body: Mapping[str, Any],
         service: seen.Seen | None,
         outcome: execute.Outcome,
-    ) -> tuple[judge.LinodeView, float | None]:
+    ) -> tuple[views.LinodeView, float | None]:
         """State what the firewall must be; the finalizer first, so that no crash leaves an ownerless object."""
         if not inputs.is_public(sandbox):
-            return judge.LinodeView(), None
+            return views.LinodeView(), None
         if names.FINALIZER not in sandbox.metadata.finalizers:
             before = len(outcome.failures)
             await _attempt(outcome, "the finalizer", self._deletion.hold(sandbox, body))
             if len(outcome.failures) > before:
-                return judge.LinodeView(), None
+                return views.LinodeView(), None
         return self._exposure.protect(sandbox, service)
 
     async def _close(
@@ -220,15 +334,28 @@ class Reconciler:
         sandbox: v1alpha1.AISandbox,
         children: inputs.Children,
         memory: _Memory,
-        linode: judge.LinodeView,
+        linode: views.LinodeView,
         outcome: execute.Outcome,
     ) -> None:
         """Write the policies; those that are no longer wanted stay until the pods are gone."""
         nothing = facts.Material(engine_key="", chat_session_key="", api_keys={})
         own = inputs.own(children, sandbox.metadata.uid)
-        known = inputs.rendering_facts(sandbox, own, options=self._options, material=nothing, linode=linode)
+        known = inputs.rendering_facts(
+            sandbox,
+            own,
+            options=self._options,
+            material=nothing,
+            linode=linode,
+            model=views.ModelView(),
+        )
         context = inputs.plan_context(
-            sandbox, own, accepted=memory.accepted, hold=frozenset(), linode=linode, now=self._now()
+            sandbox,
+            own,
+            accepted=memory.accepted,
+            hold=frozenset(),
+            linode=linode,
+            commit="",
+            now=self._now(),
         )
         policies = {k: record for k, record in children.items() if k[0] == kinds.NETWORK_POLICY.kind}
         steps = plan.plan(network.render(sandbox, known), policies, context)
@@ -268,30 +395,51 @@ class Reconciler:
         self, sandbox: v1alpha1.AISandbox, body: Mapping[str, Any], why: list[str]
     ) -> float | None:
         """A spec that breaks a rule: what stands keeps standing, as narrow as the last valid spec made it."""
-        problems = tuple(judge.Problem(reason=Reason.InvalidSpec, message=text, stalled=True) for text in why)
+        problems = tuple(views.Problem(reason=Reason.InvalidSpec, message=text, stalled=True) for text in why)
         situation = self._situation(sandbox, problems=problems, pending=frozenset(facts.Stage))
         return await self._report.tell_status(situation, body, self._recall(sandbox))
 
     def _situation(
-        self, sandbox: v1alpha1.AISandbox, *, children: inputs.Children | None = None, **rest: Any
-    ) -> judge.Situation:
+        self,
+        sandbox: v1alpha1.AISandbox,
+        *,
+        found: views.ModelView | None = None,
+        children: inputs.Children | None = None,
+        **rest: Any,
+    ) -> views.Situation:
         if children is None:
             children = inputs.own(self._cache.children(sandbox.key), sandbox.metadata.uid)
-        return judge.Situation(
+        if found is None:
+            commit, size = model.pinned(sandbox, children)
+            found = views.ModelView(commit=commit, size_bytes=size)
+        return views.Situation(
             sandbox=sandbox,
             children=children,
-            engine_inputs=engine.engine_inputs(sandbox),
-            fetch_job=fetch.job_name(sandbox),
-            notices=inputs.notices(sandbox),
+            engine_inputs=engine.engine_inputs(sandbox, found.commit),
+            fetch_job=fetch.job_name(sandbox, found.commit),
+            model=found,
+            notices=(*inputs.notices(sandbox), *([found.notice] if found.notice else [])),
             **rest,
         )
+
+    def _engine(
+        self, sandbox: v1alpha1.AISandbox, own: inputs.Children, material: facts.Material | None
+    ) -> views.EngineProof:
+        """What the engine answers; it is asked with its own key only."""
+        deployment = own.get(("Deployment", engine.service_name(sandbox)))
+        if material is None:
+            return views.EngineProof(unseen=True, message="the engine's key is not known")
+        return self._engines.prove(sandbox, deployment, key=material.engine_key)
+
+    def _look(self, sandbox: v1alpha1.AISandbox, commit: str) -> resolution.Look:
+        return self._hub.look(sandbox, commit=commit)
 
     def _recall(self, sandbox: v1alpha1.AISandbox) -> _Memory:
         key, uid = sandbox.key, sandbox.metadata.uid
         memory = self._memory.get(key)
         if memory is None or memory.uid != uid:
             self._forget(key)
-            memory = self._memory[key] = _Memory(uid=uid, began_at=self._clock())
+            memory = self._memory[key] = _Memory(uid=uid)
         return memory
 
     def _forget(self, key: Key) -> None:
@@ -299,8 +447,16 @@ class Reconciler:
         if memory is not None:
             self._exposure.drop(memory.uid)
             self._report.forget(memory.uid)
+            self._findings.forget(memory.uid)
+            self._downloads.forget(memory.uid)
             self._credentials.forget(memory.uid)
             self._gateways.forget(memory.uid)
+            self._engines.forget(memory.uid, key)
+
+
+def _nothing_new(_sandbox: v1alpha1.AISandbox, _commit: str) -> resolution.Look:
+    """The hub is not asked while the token that it may want is not there."""
+    return resolution.Look()
 
 
 async def _attempt(outcome: execute.Outcome, what: str, action: Awaitable[T]) -> T | None:

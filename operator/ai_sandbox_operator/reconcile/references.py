@@ -17,7 +17,7 @@ from ai_sandbox_operator.kube import client as kube_client
 from ai_sandbox_operator.kube import errors
 from ai_sandbox_operator.observed import seen
 
-from . import judge, material
+from . import material, views
 
 FRESH = 10.0
 #: Seconds until a sandbox with references is looked at again.
@@ -72,7 +72,7 @@ class References:
         self._now = now
         self._known: dict[tuple[str, str], tuple[float, _Read | None]] = {}
 
-    async def missing(self, sandbox: v1alpha1.AISandbox) -> tuple[tuple[Reference, judge.Problem], ...]:
+    async def missing(self, sandbox: v1alpha1.AISandbox) -> tuple[tuple[Reference, views.Problem], ...]:
         """References that lead nowhere or to something unusable, with the words for it.
 
         Raises:
@@ -87,13 +87,13 @@ class References:
 
     def _problem(
         self, sandbox: v1alpha1.AISandbox, reference: Reference, secret: _Read | None
-    ) -> judge.Problem | None:
+    ) -> views.Problem | None:
         where = f"{reference.field}: Secret {reference.secret}"
         if secret is None:
-            return judge.Problem(reason=Reason.SecretNotFound, message=f"{where} does not exist")
+            return views.Problem(reason=Reason.SecretNotFound, message=f"{where} does not exist")
         if reference.key not in secret.keys:
             message = f"{where} has no key {reference.key}"
-            return judge.Problem(reason=Reason.SecretKeyMissing, message=message)
+            return views.Problem(reason=Reason.SecretKeyMissing, message=message)
         if reference.key != material.CERTIFICATE or material.PRIVATE_KEY not in secret.keys:
             return None
         unusable = secret.pair_problem or material.leaf_problem(
@@ -101,7 +101,7 @@ class References:
         )
         if unusable is None:
             return None
-        return judge.Problem(reason=Reason.CertificateUnusable, message=f"{where}: {unusable}")
+        return views.Problem(reason=Reason.CertificateUnusable, message=f"{where}: {unusable}")
 
     async def _read(self, namespace: str, name: str) -> _Read | None:
         at, read = self._known.get((namespace, name), (float("-inf"), None))

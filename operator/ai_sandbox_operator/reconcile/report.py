@@ -9,28 +9,22 @@ from typing import Any, Protocol
 
 from ai_sandbox_operator.api import kinds, names, v1alpha1
 from ai_sandbox_operator.api.conditions import ConditionType, Reason
-from ai_sandbox_operator.desired import allowlist, facts
+from ai_sandbox_operator.desired import allowlist, engine
 from ai_sandbox_operator.kube import client as kube_client
 from ai_sandbox_operator.kube import errors, events
-from ai_sandbox_operator.observed import diagnosis
 
-from . import deletion, inputs, judge, tell
+from . import deletion, judge, tell, views
 
 log = logging.getLogger(__name__)
 
 #: Seconds that a change of mere words in the status may wait.
 QUIET = 2.0
-#: Seconds between two looks at the pods of a sandbox that is not ready.
-DIAGNOSE_EVERY = 5.0
 
 
 class Memory(Protocol):
     """What a pass remembers of the last one, see reconciler.py."""
 
     told_at: float
-    diagnosed_at: float
-    began_at: float
-    findings: dict[str, diagnosis.Finding]
 
 
 class Reporter:
@@ -52,7 +46,7 @@ class Reporter:
         self._now = now
 
     async def tell_status(
-        self, situation: judge.Situation, body: Mapping[str, Any], memory: Memory
+        self, situation: views.Situation, body: Mapping[str, Any], memory: Memory
     ) -> float | None:
         """Write the status if it changed; the seconds after which a change that may wait is due."""
         sandbox = situation.sandbox
@@ -64,6 +58,7 @@ class Reporter:
             endpoints=judge.endpoints(situation),
             linode=_linode(situation),
             applied=_applied(situation, {v.type for v in verdicts if v.status == "True"}),
+            model=_model(situation),
         )
         if not tell.differs(body, status):
             return None
@@ -92,39 +87,6 @@ class Reporter:
         if problem:
             reason = Reason.DeletionBlocked.name
             await self._record(sandbox, tell.Announcement(type="Warning", reason=reason, message=problem))
-
-    async def findings(
-        self,
-        sandbox: v1alpha1.AISandbox,
-        children: inputs.Children,
-        memory: Memory,
-        *,
-        material: facts.Material | None,
-    ) -> Mapping[str, diagnosis.Finding]:
-        """Causes for components that are not ready; pods are listed only for those, and not at once.
-
-        Without `material` nobody knows what must not be told, so nothing new is.
-        """
-        waiting = inputs.waiting_components(sandbox, children)
-        now = self._clock()
-        memory.findings = {c: f for c, f in memory.findings.items() if c in waiting}
-        young = now - memory.began_at < DIAGNOSE_EVERY / 2
-        if material is None or not waiting or young or now - memory.diagnosed_at < DIAGNOSE_EVERY * 0.9:
-            return dict(memory.findings)
-        selector = f"{names.MANAGED_BY_SELECTOR},{names.LABEL_SANDBOX}={sandbox.metadata.name}"
-        memory.diagnosed_at = now
-        try:
-            pods = await self._client.list_all(kinds.POD, sandbox.metadata.namespace, label_selector=selector)
-        except errors.KubeError as error:
-            # A cause that is not known must not keep the status from being told.
-            log.warning("pods not listed", extra={"key": sandbox.key, "error": str(error)})
-            return dict(memory.findings)
-        memory.findings = {}
-        for component in waiting:
-            mine = [p for p in pods if p["metadata"]["labels"].get(names.LABEL_COMPONENT) == component]
-            if (finding := diagnosis.diagnose(mine, secrets=material.values)) is not None:
-                memory.findings[component] = finding
-        return dict(memory.findings)
 
     def forget(self, uid: str) -> None:
         """Drop what is known of a sandbox that is gone."""
@@ -157,7 +119,7 @@ class Reporter:
         )
 
 
-def _linode(situation: judge.Situation) -> dict[str, int]:
+def _linode(situation: views.Situation) -> dict[str, int]:
     """Ids of Linode objects, kept as long as any may exist: deletion finds them by these."""
     sandbox, view = situation.sandbox, situation.linode
     if not situation.public and names.FINALIZER not in sandbox.metadata.finalizers:
@@ -171,7 +133,37 @@ def _linode(situation: judge.Situation) -> dict[str, int]:
     return {name: value for name, value in ids.items() if value is not None}
 
 
-def _applied(situation: judge.Situation, true: set[ConditionType]) -> dict[str, str]:
+def _model(situation: views.Situation) -> dict[str, Any]:
+    """The pinned commit, and how far its download is."""
+    found, held = situation.model, situation.sandbox.status.model
+    if not found.commit:
+        # What was pinned for an earlier spec stays until the new one is resolved; it pins nothing any more.
+        return held.model_dump(mode="json", by_alias=True, exclude_none=True) if held else {}
+    job = situation.children.get(("Job", situation.fetch_job))
+    complete = job is not None and job.facts["complete"]
+    same = held is not None and held.revision == found.commit
+    size = found.size_bytes or (held.size_bytes if held and same else None)
+    values = {
+        "revision": found.commit,
+        "resolvedFrom": engine.model_source(situation.sandbox),
+        "sizeBytes": size,
+        **_progress(situation, size, complete=complete),
+        "maxContextTokens": situation.engine.max_context_tokens
+        or (held.max_context_tokens if held and same and not situation.engine.proven else None),
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _progress(situation: views.Situation, size: int | None, *, complete: bool) -> dict[str, int | None]:
+    progress = situation.progress
+    if complete:
+        return {"downloadedBytes": size}
+    if progress is None:
+        return {}
+    return {"downloadedBytes": progress.downloaded_bytes, "etaSeconds": progress.eta_seconds}
+
+
+def _applied(situation: views.Situation, true: set[ConditionType]) -> dict[str, str]:
     """What each layer was last observed to hold."""
     sandbox = situation.sandbox
     held = sandbox.status.applied or v1alpha1.AppliedStatus()

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from ai_sandbox_operator.api import v1alpha1
 from ai_sandbox_operator.api.conditions import ConditionType, Verdict
+from ai_sandbox_operator.observed import diagnosis
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,7 @@ def build_status(
     endpoints: Mapping[str, str],
     linode: Mapping[str, int],
     applied: Mapping[str, str],
+    model: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The complete status; empty groups are left out."""
     held = {condition.type: condition for condition in sandbox.status.conditions}
@@ -49,7 +51,12 @@ def build_status(
             }
         )
     status: dict[str, Any] = {"observedGeneration": sandbox.metadata.generation, "conditions": conditions}
-    groups: dict[str, Mapping[str, Any]] = {"endpoints": endpoints, "linode": linode, "applied": applied}
+    groups: dict[str, Mapping[str, Any]] = {
+        "model": model,
+        "endpoints": endpoints,
+        "linode": linode,
+        "applied": applied,
+    }
     return {**status, **{name: dict(group) for name, group in groups.items() if group}}
 
 
@@ -57,7 +64,7 @@ def differs(body: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
     """Whether writing `status` would change the stored object."""
     held = body.get("status") or {}
     return any(held.get(field) != value for field, value in status.items()) or any(
-        field in held and field not in status for field in ("endpoints", "linode", "applied")
+        field in held and field not in status for field in ("model", "endpoints", "linode", "applied")
     )
 
 
@@ -100,7 +107,7 @@ def announcements(sandbox: v1alpha1.AISandbox, verdicts: Sequence[Verdict]) -> l
 
 
 _ANNOUNCED = frozenset({ConditionType.READY, ConditionType.NETWORK_PROTECTED, ConditionType.STALLED})
-_WARNINGS = frozenset(
+_WARNINGS = frozenset(reason.name for reason in diagnosis.FAILURES) | frozenset(
     {
         "DeletionBlocked",
         "InvalidSpec",
@@ -113,10 +120,7 @@ _WARNINGS = frozenset(
         "ForeignFirewall",
         "TooManyNetworks",
         "NotAttached",
-        "FetchFailed",
-        "Unschedulable",
-        "ImagePullFailed",
-        "CrashLoop",
-        "OutOfMemory",
+        "RolledBack",
+        "OldPodStuck",
     }
 )

@@ -10,6 +10,9 @@ from typing import Any
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
+#: HTTP clients that tell each request, at level debug with its headers.
+_CHATTY = ("httpx", "httpx2", "httpcore", "httpcore2")
+
 
 class JsonFormatter(logging.Formatter):
     """A record and its extras as JSON."""
@@ -44,6 +47,8 @@ def configure(*, style: str, level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
 
 
 def _extras(record: logging.LogRecord) -> dict[str, Any]:

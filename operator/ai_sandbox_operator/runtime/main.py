@@ -27,7 +27,7 @@ from ai_sandbox_operator.linode import client as linode_client
 from ai_sandbox_operator.linode import errors as linode_errors
 from ai_sandbox_operator.linode import release
 from ai_sandbox_operator.linode import token as linode_token
-from ai_sandbox_operator.reconcile import gateways, inputs, keeper, reconciler
+from ai_sandbox_operator.reconcile import engines, gateways, inputs, keeper, reconciler, resolution
 
 from . import election, health, logs, metrics, queue, resync, store, watch
 from .settings import Settings
@@ -130,6 +130,8 @@ async def _serve(
     )
 
     ask = gateways.Gateways(client, reader.get, add=work.add)
+    engine = engines.Engines(client, reader.request, add=work.add)
+    hub = resolution.Resolutions(client, endpoint=settings.hub_endpoint, add=work.add)
 
     def before_scrape() -> None:
         metrics.QUEUE_DEPTH.set(len(work))
@@ -156,6 +158,8 @@ async def _serve(
             cache=seen,
             linode=keep,
             gateway=ask,
+            engine=engine,
+            hub=hub,
             recorder=events.Recorder(client),
             options=inputs.Options(
                 cluster_id=cluster_id,
@@ -164,6 +168,8 @@ async def _serve(
                 nodebalancer_ranges=settings.nodebalancer_ranges,
                 pod_ranges=settings.pod_ranges,
                 operator_namespace=settings.operator_namespace,
+                hub_endpoint=settings.hub_endpoint,
+                engine_patience=settings.engine_update_patience,
             ),
         )
 
@@ -210,6 +216,8 @@ async def _serve(
             await asyncio.gather(*ours, return_exceptions=True)
             await keep.close()
             await ask.close()
+            await engine.close()
+            await hub.close()
             if holding is not None:
                 holding.cancel()
                 await asyncio.gather(holding, return_exceptions=True)
@@ -219,6 +227,8 @@ async def _serve(
         work.close()
         await keep.close()
         await ask.close()
+        await engine.close()
+        await hub.close()
         await runner.cleanup()
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import ipaddress
 import math
 import os
+import urllib.parse
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -41,6 +42,8 @@ class Settings:
     storage_class: str
     operator_namespace: str
     pod_proxy: str | None
+    hub_endpoint: str
+    engine_update_patience: float
     nodebalancer_ranges: tuple[str, ...]
     pod_ranges: tuple[str, ...]
     release: facts.Release
@@ -122,6 +125,22 @@ def add_arguments(parser: argparse.ArgumentParser, environment: Mapping[str, str
         "--pod-proxy",
         None,
         "HTTP proxy through which pods are reached, where the operator runs outside the cluster.",
+    )
+    option(
+        cluster,
+        "--hub-endpoint",
+        environment.get("HF_ENDPOINT", ""),
+        "Base URL of a mirror of the model hub, for the operator and the fetch Jobs. Absent: the public hub.",
+        type=_endpoint,
+    )
+
+    option(
+        cluster,
+        "--engine-update-patience",
+        "600",
+        "Seconds for which a changed engine's image that cannot be pulled, or its pod that no node takes, is waited "
+        "for before the change is rolled back.",
+        type=_seconds,
     )
 
     election = parser.add_argument_group("leader election")
@@ -226,6 +245,8 @@ def from_arguments(arguments: argparse.Namespace) -> Settings:
         storage_class=arguments.storage_class,
         operator_namespace=arguments.operator_namespace or "",
         pod_proxy=arguments.pod_proxy or None,
+        hub_endpoint=arguments.hub_endpoint,
+        engine_update_patience=arguments.engine_update_patience,
         nodebalancer_ranges=tuple(arguments.nodebalancer_ranges),
         pod_ranges=tuple(arguments.pod_ranges),
         release=facts.Release(**images),
@@ -273,6 +294,17 @@ def _port(text: str) -> int:
     if not 0 <= value <= 65535:
         raise argparse.ArgumentTypeError(f"{text!r} must be a port number")
     return value
+
+
+def _endpoint(text: str) -> str:
+    """A base URL without credentials, which would end in every Job; empty for none."""
+    url = urllib.parse.urlsplit(text)
+    usable = (
+        url.scheme in ("http", "https") and url.hostname and not (url.username or url.query or url.fragment)
+    )
+    if text and not usable:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a URL such as https://hub.example.com")
+    return text.rstrip("/")
 
 
 def _network(text: str) -> str:

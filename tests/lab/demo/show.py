@@ -192,7 +192,7 @@ class Show:
             if len(self._snapshot().firewalls_of(b.id)) != 1
         ]
         stage.claim(not balancers, "every NodeBalancer has exactly one firewall, none was made twice")
-        engine = await world.until("second", "EngineReady", "False", reason="Unschedulable", timeout=40)
+        engine = await world.until("second", "EngineReady", "False", reason="GPUsInUse", timeout=40)
         stage.say(f"(its engine waits, since the first sandbox has the only GPU: {engine['message']})")
 
     async def _end(self) -> None:

@@ -24,7 +24,10 @@ MATERIAL = facts.Material(
     },
     chat_admin_password="admin-password-0123456789abcdef",
 )
-FACTS = facts.Facts(release=facts.Release(), material=MATERIAL, model_cached=True)
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+FACTS = facts.Facts(
+    release=facts.Release(), material=MATERIAL, commit=COMMIT, model_bytes=14_496_000_000, model_cached=True
+)
 EXPOSED = dataclasses.replace(
     FACTS,
     firewall_id=123456,
@@ -216,6 +219,7 @@ known = st.builds(
     material=st.just(MATERIAL),
     firewall_id=st.none() | st.integers(1, 10**6),
     public_names=st.sampled_from([(), ("192.0.2.80",), ("2001:db8::80", "nb.example.com")]),
+    commit=st.just(COMMIT),
     model_cached=st.booleans(),
     engine_running=st.booleans(),
     linode_tags=st.sampled_from([(), ("a", "b")]),

@@ -19,8 +19,9 @@ def argument(arguments: list[str], flag: str) -> str:
 
 
 def test_arguments_of_the_default_sandbox() -> None:
-    assert engine.arguments(v1alpha1.AISandboxSpec()) == [
-        "/models/mistralai-mistral-7b-instruct-v0.3-" + models.model_directory(v1alpha1.ModelSpec())[-12:],
+    assert engine.arguments(v1alpha1.AISandboxSpec(), samples.COMMIT) == [
+        "/models/mistralai-mistral-7b-instruct-v0.3-"
+        + models.model_directory(v1alpha1.ModelSpec(), samples.COMMIT)[-12:],
         *("--served-model-name", "mistralai/Mistral-7B-Instruct-v0.3"),
         *("--host", "0.0.0.0"),
         *("--port", "8000"),
@@ -38,7 +39,7 @@ def test_arguments_of_the_default_sandbox() -> None:
 
 def test_own_arguments_come_last_and_win() -> None:
     spec = samples.sandbox({"engine": {"extraArgs": ["--max-num-seqs", "8"]}}).spec
-    assert engine.arguments(spec)[-2:] == ["--max-num-seqs", "8"]
+    assert engine.arguments(spec, samples.COMMIT)[-2:] == ["--max-num-seqs", "8"]
 
 
 @pytest.mark.parametrize(
@@ -46,7 +47,7 @@ def test_own_arguments_come_last_and_win() -> None:
 )
 def test_memory_share(percent: int, written: str) -> None:
     spec = samples.sandbox({"engine": {"gpuMemoryUtilizationPercent": percent}}).spec
-    assert argument(engine.arguments(spec), "--gpu-memory-utilization") == written
+    assert argument(engine.arguments(spec, samples.COMMIT), "--gpu-memory-utilization") == written
 
 
 @pytest.mark.parametrize(
@@ -127,16 +128,16 @@ def test_volumes_of_the_engine() -> None:
 
 
 def test_probes_outlast_start_and_shutdown_ends_in_time() -> None:
-    for model in ("Qwen/Qwen3-0.6B", "x/Huge-405B"):
-        sandbox = samples.sandbox({"model": {"id": model}})
-        pod = engine.pod_template(sandbox, samples.FACTS)["spec"]
+    for gib in (1, 700):
+        known = dataclasses.replace(samples.FACTS, model_bytes=gib * 2**30)
+        pod = engine.pod_template(samples.sandbox({}), known)["spec"]
         engine_container = pod["containers"][0]
         probe = engine_container["startupProbe"]
         budget = probe["periodSeconds"] * probe["failureThreshold"]
-        assert budget == models.startup_seconds(model) >= 1800
+        assert budget == models.startup_seconds("", gib * 2**30) >= 1800
         environment = {entry["name"]: entry.get("value") for entry in engine_container["env"]}
         assert environment["VLLM_ENGINE_READY_TIMEOUT_S"] == str(budget)
-        deployment = samples.child(samples.rendered({"model": {"id": model}}), "Deployment", "demo-engine")
+        deployment = samples.child(samples.rendered({}, known), "Deployment", "demo-engine")
         assert deployment["spec"]["progressDeadlineSeconds"] > budget
         shutdown = int(argument(engine_container["args"], "--shutdown-timeout"))
         sleep = engine_container["lifecycle"]["preStop"]["sleep"]["seconds"]
@@ -153,27 +154,39 @@ def test_the_engine_is_offline_and_has_no_hub_token() -> None:
 
 def job(spec: Spec) -> dict[str, Any]:
     sandbox = samples.sandbox(spec)
-    return samples.child(samples.rendered(spec), "Job", fetch.job_name(sandbox))
+    return samples.child(samples.rendered(spec), "Job", fetch.job_name(sandbox, samples.COMMIT))
 
 
 def test_the_job_fetches_to_where_the_engine_reads() -> None:
     for spec in ({}, {"model": {"id": "a/b.C_d", "revision": "refs/pr/1"}}):
         arguments = job(spec)["spec"]["template"]["spec"]["containers"][0]["args"]
         model = samples.sandbox(spec).spec.model
-        target = engine.arguments(samples.sandbox(spec).spec)[0]
-        assert arguments == ["fetch", "--model", model.id, "--revision", model.revision, "--target", target]
+        target = engine.arguments(samples.sandbox(spec).spec, samples.COMMIT)[0]
+        assert (
+            arguments
+            == (
+                f"fetch --model {model.id} --revision {model.revision} --commit {samples.COMMIT} --target {target}"
+            ).split()
+        )
         assert target.startswith("/models/")
         assert ".." not in target
 
 
 def test_the_jobs_name_is_what_it_fetches() -> None:
-    def name(spec: Spec) -> str:
-        return fetch.job_name(samples.sandbox({"model": spec}))
+    def name(spec: Spec, commit: str = samples.COMMIT) -> str:
+        return fetch.job_name(samples.sandbox({"model": spec}), commit)
 
     assert name({}) == name({"servedName": "x", "maxContextTokens": 512})
     # Taking the token away after the download must not fetch again.
     assert name({}) == name({"tokenSecretRef": {"name": "hf", "key": "token"}})
-    assert len({name({}), name({"revision": "v2"}), name({"id": "a/b"})}) == 3
+    # A branch and its commit are the same files.
+    assert name({}) == name({"revision": samples.COMMIT})
+    assert len({name({}), name({}, "f" * 40), name({"id": "a/b"})}) == 3
+
+
+def test_nothing_is_fetched_before_the_commit_is_known() -> None:
+    unknown = dataclasses.replace(samples.FACTS, commit="", model_bytes=None)
+    assert not [child for child in samples.rendered({}, unknown) if child.kind == "Job"]
 
 
 def test_only_the_job_has_the_hub_token() -> None:
@@ -207,3 +220,23 @@ def test_arguments_are_taken_literally() -> None:
     """The kubelet would replace `$(VLLM_API_KEY)` by the key."""
     spec: Spec = {"engine": {"extraArgs": ["--chat-template=$(VLLM_API_KEY)"]}}
     assert container(spec)["args"][-1] == "--chat-template=$$(VLLM_API_KEY)"
+
+
+def test_a_sweep_keeps_the_model_that_serves_and_has_no_token() -> None:
+    spec = {"model": {"tokenSecretRef": {"name": "hf", "key": "token"}}}
+    known = dataclasses.replace(samples.FACTS, sweep=True, engine_running=True)
+    sandbox = samples.sandbox(spec)
+    sweep = samples.child(samples.rendered(spec, known), "Job", fetch.sweep_name(sandbox, samples.COMMIT))
+    pod = sweep["spec"]["template"]["spec"]
+    kept = engine.arguments(sandbox.spec, samples.COMMIT)[0].removeprefix("/models/")
+    assert pod["containers"][0]["args"] == [
+        "fetch",
+        "--sweep",
+        "--models-directory",
+        "/models",
+        "--keep",
+        kept,
+    ]
+    assert "HF_TOKEN" not in {entry["name"] for entry in pod["containers"][0]["env"]}
+    # The volume is attached to the engine's node only.
+    assert "podAffinity" in pod["affinity"]

@@ -56,12 +56,12 @@ def test_parsers_of_known_families(model: str, parsers: dict[str, str]) -> None:
         assert flags[flags.index(flag) + 1] == value
 
 
-def test_a_model_directory_is_one_safe_path_segment_per_revision() -> None:
+def test_a_model_directory_is_one_safe_path_segment_per_commit() -> None:
     ids = ["a/b", "a/B", "a/b.c", "mistralai/Mistral-7B-Instruct-v0.3", "x/" + "y" * 94]
     found = {
-        models.model_directory(v1alpha1.ModelSpec(id=model, revision=revision))
+        models.model_directory(v1alpha1.ModelSpec(id=model), commit)
         for model in ids
-        for revision in ("main", "refs/pr/1")
+        for commit in ("a" * 40, "b" * 40)
     }
     assert len(found) == 2 * len(ids)
     assert all("/" not in name and not name.startswith(".") and len(name) <= 80 for name in found)

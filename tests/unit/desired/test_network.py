@@ -213,9 +213,9 @@ def test_connections(case: str, spec: Spec, added: set[str], removed: set[str]) 
     assert connections(spec) == (BASE | added) - removed
 
 
-def test_the_operator_reads_the_status_port_when_it_is_known_where_it_runs() -> None:
+def test_the_operator_asks_gateway_and_engine_when_it_is_known_where_it_runs() -> None:
     known = dataclasses.replace(samples.FACTS, operator_namespace="ai-sandbox-system")
-    assert connections({}, known) == BASE | {"OPERATOR -> GATEWAY:9902"}
+    assert connections({}, known) == BASE | {"OPERATOR -> GATEWAY:9902", "OPERATOR -> ENGINE:8000"}
 
 
 @pytest.mark.parametrize(

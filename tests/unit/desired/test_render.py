@@ -203,7 +203,7 @@ def test_i5_the_engine_template_depends_on_engine_inputs_and_release_alone(
 @hypothesis.given(samples.specs, samples.specs)
 def test_i5_equal_engine_inputs_mean_equal_templates(one: Spec, other: Spec) -> None:
     first, second = samples.sandbox(one), samples.sandbox(other)
-    same = engine.engine_inputs(first) == engine.engine_inputs(second)
+    same = engine.engine_inputs(first, samples.COMMIT) == engine.engine_inputs(second, samples.COMMIT)
     templates = engine.pod_template(first, samples.FACTS), engine.pod_template(second, samples.FACTS)
     assert not same or templates[0] == templates[1]
 
@@ -213,14 +213,16 @@ def test_engine_inputs_ignore_the_release_and_spelt_out_defaults() -> None:
     spelt = samples.sandbox(
         v1alpha1.AISandboxSpec().model_dump(mode="json", by_alias=True, exclude_none=True)
     )
-    assert engine.engine_inputs(plain) == engine.engine_inputs(spelt)
+    assert engine.engine_inputs(plain, samples.COMMIT) == engine.engine_inputs(spelt, samples.COMMIT)
     # No default is part of it: a field that a later release adds must not look like a change.
-    assert engine.engine_inputs(plain) == common.fingerprint({"model": {}, "engine": {}, "gpu": {}})
+    assert engine.engine_inputs(plain, samples.COMMIT) == common.fingerprint(
+        {"model": {}, "commit": samples.COMMIT, "engine": {}, "gpu": {}}
+    )
     newer = dataclasses.replace(samples.FACTS, release=facts.Release(engine_image="vllm/vllm-openai:v0.34.0"))
     for known in (samples.FACTS, newer):
         deployment = samples.child(samples.rendered({}, known), "Deployment", "demo-engine")
         annotation = deployment["metadata"]["annotations"]["sandbox.linode.com/engine-inputs"]
-        assert annotation == engine.engine_inputs(plain)
+        assert annotation == engine.engine_inputs(plain, samples.COMMIT)
         assert "annotations" not in deployment["spec"]["template"]["metadata"]
 
 

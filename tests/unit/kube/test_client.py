@@ -122,9 +122,20 @@ async def test_logs_are_text_whatever_bytes_they_hold(api: ApiServer, client: Ku
 
     api.faults.append(log)
     assert await client.logs("team-a", "p", "c", tail=5, previous=True) == "ok �\n"
-    assert api.requests == [
-        ("GET", "/api/v1/namespaces/team-a/pods/p/log?container=c&tailLines=5&previous=true")
-    ]
+    query = "container=c&tailLines=5&limitBytes=1048576&previous=true"
+    assert api.requests == [("GET", f"/api/v1/namespaces/team-a/pods/p/log?{query}")]
+
+
+async def test_events_are_asked_for_by_the_uid_of_what_they_are_about(
+    api: ApiServer, client: KubeClient
+) -> None:
+    async def events(request: web.Request) -> web.StreamResponse | None:
+        return web.json_response({"items": [{"reason": "FailedMount"}]})
+
+    api.faults.append(events)
+    assert await client.events("team-a", "uid-1") == [{"reason": "FailedMount"}]
+    query = "fieldSelector=involvedObject.uid%3Duid-1&limit=100"
+    assert api.requests == [("GET", f"/api/v1/namespaces/team-a/events?{query}")]
 
 
 @pytest.mark.parametrize(

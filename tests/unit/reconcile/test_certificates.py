@@ -10,7 +10,7 @@ import pytest
 from ai_sandbox_operator.api.conditions import Reason
 from ai_sandbox_operator.kube import errors
 from ai_sandbox_operator.observed import seen
-from ai_sandbox_operator.reconcile import certificates, judge, material
+from ai_sandbox_operator.reconcile import certificates, material, views
 from unit.desired import samples
 from unit.reconcile.fake_client import FakeClient
 
@@ -46,7 +46,7 @@ class Cluster:
 
     async def ensure(
         self, spec: dict[str, Any], *, public_names: tuple[str, ...] = ()
-    ) -> tuple[tuple[judge.Problem, ...], float | None]:
+    ) -> tuple[tuple[views.Problem, ...], float | None]:
         self.client.calls.clear()
         children = {
             key: seen.observe(key[0], body) for key, body in self.client.objects.items() if key[0] == "Secret"

@@ -14,7 +14,7 @@ from ai_sandbox_operator.desired import envoy_routes
 from ai_sandbox_operator.kube import errors
 from ai_sandbox_operator.kube.pods import PodUnreachable
 from ai_sandbox_operator.observed import seen, served
-from ai_sandbox_operator.reconcile import gateways, judge
+from ai_sandbox_operator.reconcile import gateways, pursuit, views
 from unit.desired import samples
 
 SANDBOX = samples.sandbox({})
@@ -27,8 +27,8 @@ class World:
     """Pods, what they serve, and what was asked for."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(gateways, "FIRST_RETRY", 0.001)
-        monkeypatch.setattr(gateways, "LONGEST_RETRY", 0.002)
+        monkeypatch.setattr(pursuit, "FIRST_RETRY", 0.001)
+        monkeypatch.setattr(pursuit, "LONGEST_RETRY", 0.002)
         self.pods = [pod(*POD), pod(*OTHER)]
         self.serves: dict[str, str | Exception] = {POD[1]: "r-1", OTHER[1]: "r-1"}
         self.asked: list[str] = []
@@ -73,10 +73,10 @@ class World:
             for route in ROUTES
         )
 
-    def prove(self, revision: str = "r-1", version: str = "1", ready: int = 2) -> judge.GatewayProof:
+    def prove(self, revision: str = "r-1", version: str = "1", ready: int = 2) -> views.GatewayProof:
         return self.gateways.prove(SANDBOX, revision, deployment(version, ready), secret(self.secret))
 
-    async def until(self, condition: Callable[[judge.GatewayProof], bool], **goal: Any) -> judge.GatewayProof:
+    async def until(self, condition: Callable[[views.GatewayProof], bool], **goal: Any) -> views.GatewayProof:
         for _ in range(2000):
             if condition(found := self.prove(**goal)):
                 return found
@@ -110,12 +110,12 @@ def secret(version: str) -> seen.Seen:
     return seen.observe("Secret", {"metadata": metadata})
 
 
-def proven(proof: judge.GatewayProof) -> bool:
+def proven(proof: views.GatewayProof) -> bool:
     return proof.proven
 
 
 async def test_at_first_nothing_is_known(world: World) -> None:
-    assert world.prove() == judge.GatewayProof(unseen=True, message="the gateway's pods are being asked")
+    assert world.prove() == views.GatewayProof(unseen=True, message="the gateway's pods are being asked")
     await world.gateways.close()
 
 

@@ -10,22 +10,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ai_sandbox_operator.api import v1alpha1
 from ai_sandbox_operator.api.conditions import ConditionType, Reason, Verdict
 from ai_sandbox_operator.desired import engine, facts, fetch
 from ai_sandbox_operator.observed import diagnosis, seen
-from ai_sandbox_operator.reconcile import judge
+from ai_sandbox_operator.reconcile import judge, views
 from unit.desired import samples
 from unit.observed.live import live
 
 Json = Any
 Stage = facts.Stage
-Situation = judge.Situation
+Situation = views.Situation
 C = ConditionType
 PUBLIC: dict[str, Json] = {"access": {"exposure": "NodeBalancer", "allowlist": [{"cidr": "192.0.2.0/24"}]}}
-PROVEN = judge.LinodeView(firewall_id=7, nodebalancer_id=8, current=True, attached=True)
-SERVED = judge.GatewayProof(proven=True)
-STALE = judge.GatewayProof(message="demo-gateway-1 still serves an earlier allowlist or earlier keys")
-SILENT = judge.GatewayProof(reason=Reason.GatewayUnproven, message="demo-gateway-1: port 9902 is not reached")
+PROVEN = views.LinodeView(firewall_id=7, nodebalancer_id=8, current=True, attached=True)
+SERVED = views.GatewayProof(proven=True)
+ANSWERS = views.EngineProof(proven=True)
+KNOWN = views.ModelView(commit=samples.COMMIT, size_bytes=samples.FACTS.model_bytes)
+STALE = views.GatewayProof(message="demo-gateway-1 still serves an earlier allowlist or earlier keys")
+SILENT = views.GatewayProof(reason=Reason.GatewayUnproven, message="demo-gateway-1: port 9902 is not reached")
 RUNS: dict[str, Json] = {
     "observedGeneration": 1,
     "replicas": 1,
@@ -55,9 +58,9 @@ def situation(spec: dict[str, Json] | None = None, **rest: Json) -> Situation:
     return Situation(
         sandbox=sandbox,
         children=children,
-        engine_inputs=engine.engine_inputs(sandbox),
-        fetch_job=fetch.job_name(sandbox),
-        **{"linode": PROVEN, "gateway": SERVED, **rest},
+        engine_inputs=engine.engine_inputs(sandbox, samples.COMMIT),
+        fetch_job=fetch.job_name(sandbox, samples.COMMIT),
+        **{"linode": PROVEN, "gateway": SERVED, "model": KNOWN, "engine": ANSWERS, **rest},
     )
 
 
@@ -83,13 +86,16 @@ def with_(thing: Situation, **values: Json) -> Situation:
     return dataclasses.replace(thing, **values)
 
 
-JOB = fetch.job_name(samples.sandbox(PUBLIC))
+JOB = fetch.job_name(samples.sandbox(PUBLIC), samples.COMMIT)
 
 
 def test_everything_observed_is_all_true_in_the_stored_order() -> None:
     found = judge.judge(situation())
-    assert [v.type for v in found] == list(ConditionType)
-    assert {v.type for v in found if v.status == "True"} == set(ConditionType) - {C.RECONCILING, C.STALLED}
+    assert [v.type for v in found] == [t for t in ConditionType if t is not C.UPDATE_AVAILABLE]
+    assert {v.type for v in found if v.status == "True"} == {v.type for v in found} - {
+        C.RECONCILING,
+        C.STALLED,
+    }
 
 
 @pytest.mark.parametrize("spec", [{}, {"chat": {"enabled": False}}, {**PUBLIC, "chat": {"enabled": False}}])
@@ -98,9 +104,9 @@ def test_a_settled_sandbox_of_any_kind_is_ready(spec: dict[str, Json]) -> None:
 
 
 Case = tuple[Callable[[Situation], Situation], ConditionType, str, Reason]
-TAKEN = judge.Problem(reason=Reason.NameTaken, message="Secret demo-tls is somebody else's", stalled=True)
-MISSING = judge.Problem(reason=Reason.SecretNotFound, message="Secret hf-token does not exist")
-REFUSED = judge.Problem(reason=Reason.LinodeUnavailable, message="401")
+TAKEN = views.Problem(reason=Reason.NameTaken, message="Secret demo-tls is somebody else's", stalled=True)
+MISSING = views.Problem(reason=Reason.SecretNotFound, message="Secret hf-token does not exist")
+REFUSED = views.Problem(reason=Reason.LinodeUnavailable, message="401")
 
 FALSE: dict[str, Case] = {
     "a policy is not as wanted": (
@@ -122,7 +128,7 @@ FALSE: dict[str, Case] = {
         Reason.GatewayUnproven,
     ),
     "the gateway was not asked at all": (
-        lambda s: with_(s, gateway=judge.GatewayProof(unseen=True)),
+        lambda s: with_(s, gateway=views.GatewayProof(unseen=True)),
         C.NETWORK_PROTECTED,
         "False",
         Reason.ProtectionPending,
@@ -147,7 +153,7 @@ FALSE: dict[str, Case] = {
     ),
     "the NodeBalancer was seen without the firewall": (
         lambda s: with_linode(
-            s, attached=False, problem=judge.Problem(reason=Reason.NotAttached, message="bare")
+            s, attached=False, problem=views.Problem(reason=Reason.NotAttached, message="bare")
         ),
         C.NETWORK_PROTECTED,
         "False",
@@ -160,7 +166,7 @@ FALSE: dict[str, Case] = {
         Reason.LinodeUnavailable,
     ),
     "an allowlist that a firewall cannot hold": (
-        lambda s: with_linode(s, problem=judge.Problem(reason=Reason.TooManyNetworks, message="x")),
+        lambda s: with_linode(s, problem=views.Problem(reason=Reason.TooManyNetworks, message="x")),
         C.NETWORK_PROTECTED,
         "False",
         Reason.TooManyNetworks,
@@ -211,6 +217,51 @@ FALSE: dict[str, Case] = {
         C.MODEL_CACHED,
         "False",
         Reason.Unschedulable,
+    ),
+    "the Job failed, and its pod says why": (
+        lambda s: with_(
+            with_facts(s, "Job", JOB, complete=False, failed=True),
+            findings={"fetch": diagnosis.Finding(Reason.ModelNotFound, "the hub has no model a/b")},
+        ),
+        C.MODEL_CACHED,
+        "False",
+        Reason.ModelNotFound,
+    ),
+    "the Job failed, and its pod ended without a word": (
+        lambda s: with_(
+            with_facts(s, "Job", JOB, complete=False, failed=True),
+            findings={"fetch": diagnosis.Finding(Reason.CrashLoop, "exit code 1")},
+        ),
+        C.MODEL_CACHED,
+        "False",
+        Reason.FetchFailed,
+    ),
+    "the hub is being asked": (
+        lambda s: with_(with_facts(s, "Job", JOB, complete=False), model=views.ModelView(pending=True)),
+        C.MODEL_CACHED,
+        "False",
+        Reason.Resolving,
+    ),
+    "the hub refuses": (
+        lambda s: with_(
+            with_facts(s, "Job", JOB, complete=False),
+            model=views.ModelView(failure=views.Problem(reason=Reason.HubUnreachable, message="no answer")),
+        ),
+        C.MODEL_CACHED,
+        "False",
+        Reason.HubUnreachable,
+    ),
+    "the engine's pod is ready and nobody has asked it": (
+        lambda s: with_(s, engine=views.EngineProof(unseen=True)),
+        C.ENGINE_READY,
+        "False",
+        Reason.Starting,
+    ),
+    "the engine's pod is ready and does not answer": (
+        lambda s: with_(s, engine=views.EngineProof(reason=Reason.EngineUnproven, message="status 500")),
+        C.ENGINE_READY,
+        "False",
+        Reason.EngineUnproven,
     ),
     "the engine runs, but for an earlier spec": (
         lambda s: with_(s, engine_inputs="other"),
@@ -316,7 +367,7 @@ def test_the_message_of_protection_counts_who_is_admitted() -> None:
 )
 def test_rolled_out(changed: dict[str, int], done: bool) -> None:
     thing = with_facts(situation(), "Deployment", "demo-engine", **changed)
-    assert judge.rolled_out(thing.children["Deployment", "demo-engine"]) is done
+    assert seen.rolled_out(thing.children["Deployment", "demo-engine"]) is done
 
 
 def test_suspended_is_settled_but_not_ready() -> None:
@@ -338,7 +389,7 @@ def test_fields_that_do_nothing_are_named_although_the_sandbox_is_ready() -> Non
 
 
 @pytest.mark.parametrize("problem", [TAKEN, MISSING])
-def test_a_message_of_what_is_wrong_ends_with_what_to_do(problem: judge.Problem) -> None:
+def test_a_message_of_what_is_wrong_ends_with_what_to_do(problem: views.Problem) -> None:
     found = verdicts(situation(problems=(problem,)))
     for verdict in found.values():
         wrong = verdict.reason is problem.reason and verdict.type is not C.RECONCILING
@@ -377,7 +428,7 @@ def test_endpoints(spec: dict[str, Json], urls: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("spec", [{}, PUBLIC])
 def test_inside_and_outside_protection_needs_the_gateways_word(spec: dict[str, Json]) -> None:
-    for proof in (STALE, SILENT, judge.GatewayProof()):
+    for proof in (STALE, SILENT, views.GatewayProof()):
         found = verdicts(situation(spec, gateway=proof))[C.NETWORK_PROTECTED]
         assert found.status == "False"
         assert proof.message in found.message
@@ -405,7 +456,7 @@ def test_ready_is_true_only_if_nothing_at_all_is_missing(
     served: bool,
     current: bool,
     attached: bool,
-    problem: judge.Problem | None,
+    problem: views.Problem | None,
 ) -> None:
     thing = with_(
         with_linode(EVERYTHING, current=current, attached=attached, problem=problem),
@@ -418,3 +469,71 @@ def test_ready_is_true_only_if_nothing_at_all_is_missing(
     bad = bool(needed or pending or not served or not current or not attached or problem)
     assert found[C.READY].status == ("False" if bad else "True")
     assert (found[C.RECONCILING].status == "True") == bad
+
+
+FULL = diagnosis.Finding(Reason.DiskFull, "3 GiB are needed", permanent=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "stalled"),
+    [
+        ({"findings": {"fetch": FULL}}, True),
+        ({"findings": {"fetch": dataclasses.replace(FULL, permanent=False)}}, False),
+        ({"model": views.ModelView(failure=views.Problem(reason=Reason.HubUnreachable, message="m"))}, False),
+        (
+            {
+                "model": views.ModelView(
+                    failure=views.Problem(reason=Reason.ModelNotFound, message="m", stalled=True)
+                )
+            },
+            True,
+        ),
+    ],
+)
+def test_a_download_that_waits_for_a_person_stalls(change: Json, stalled: bool) -> None:
+    thing = with_facts(situation(), "Job", JOB, complete=False, failed=True)
+    thing = with_(with_facts(thing, "Deployment", "demo-engine", replicas=0), **change)
+    found = verdicts(thing)
+    assert found[C.STALLED].status == ("True" if stalled else "False")
+    assert found[C.RECONCILING].status == ("False" if stalled else "True")
+
+
+@pytest.mark.parametrize(
+    ("done", "eta", "message"),
+    [
+        (0, None, "0 % of 13.5 GiB"),
+        (7 * 2**30, 150, "51 % of 13.5 GiB, about 2 min left"),
+        (7 * 2**30, 5, "51 % of 13.5 GiB, about 1 min left"),
+    ],
+)
+def test_a_download_tells_how_far_it_is(done: int, eta: int | None, message: str) -> None:
+    progress = views.Progress(downloaded_bytes=done, total_bytes=int(13.5 * 2**30), eta_seconds=eta)
+    thing = with_(with_facts(situation(), "Job", JOB, complete=False), progress=progress)
+    assert verdicts(thing)[C.MODEL_CACHED].message == message
+
+
+@pytest.mark.parametrize(
+    ("told", "inputs", "ready", "status"),
+    [
+        (True, "same", 1, "True"),
+        (False, "same", 1, "False"),
+        (True, "other", 1, "False"),
+        (True, "same", 0, "False"),
+    ],
+)
+def test_an_annotation_that_the_deployment_controller_has_not_seen_yet_says_nothing_new_of_the_engine(
+    told: bool, inputs: str, ready: int, status: str
+) -> None:
+    thing = with_facts(situation(), "Deployment", "demo-engine", generation=9, ready=ready)
+    if inputs == "other":
+        thing = with_(thing, engine_inputs="other")
+    condition = v1alpha1.Condition(
+        type=str(C.ENGINE_READY),
+        status="True" if told else "False",
+        observed_generation=thing.sandbox.metadata.generation,
+        last_transition_time="2026-01-01T00:00:00Z",
+        reason=Reason.EngineServing.name if told else Reason.Starting.name,
+        message="m",
+    )
+    held = thing.sandbox.model_copy(update={"status": v1alpha1.AISandboxStatus(conditions=[condition])})
+    assert verdicts(with_(thing, sandbox=held))[C.ENGINE_READY].status == status

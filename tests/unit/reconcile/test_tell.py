@@ -31,7 +31,7 @@ DONE = [verdict(C.READY, "True", Reason.AllReady), *WAITING[1:]]
 
 
 def status(sandbox: v1alpha1.AISandbox, verdicts: list[Verdict], now: str, **groups: Json) -> dict[str, Json]:
-    rest = {"endpoints": {}, "linode": {}, "applied": {}, **groups}
+    rest = {"endpoints": {}, "linode": {}, "applied": {}, "model": {}, **groups}
     return tell.build_status(sandbox, verdicts, now=now, **rest)
 
 
@@ -75,7 +75,7 @@ HELD = status(samples.sandbox(), WAITING, EARLY, linode={"firewallID": 7})
     ("change", "differs"),
     [
         ({}, False),
-        ({"model": {"revision": "abc"}}, False),
+        ({"somebody": {"else": "abc"}}, False),
         ({"linode": {}}, True),
         ({"linode": {"firewallID": 8}}, True),
         ({"endpoints": {"api": "x"}}, True),
