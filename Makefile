@@ -84,6 +84,8 @@ lock: | $(UV) ## resolve and pin all Python packages anew
 	@$(UV) pip compile -q pyproject.toml --universal --generate-hashes --no-header -o requirements.lock
 	@$(UV) pip compile -q pyproject.toml --group dev --universal --generate-hashes --no-header -o requirements-dev.lock
 	@cd tests/networkpolicy && $(UV) pip compile -q requirements-nca.in --universal --python-version 3.11 --generate-hashes --no-header -o requirements-nca.lock
+	@cd tests/chat && $(UV) pip compile -q open-webui.in --excludes open-webui-excludes.txt --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -o open-webui.lock
+	@cd tests/chat && $(UV) pip compile -q playwright.in --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -o playwright.lock
 
 bench: lab ## figures: latency, throughput, requests, memory, restart; writes bench-results.json
 	@$(PY) -m bench --out bench-results.json

@@ -81,6 +81,10 @@ class Reason(enum.Enum):
         "A value in the Secret of the API keys cannot be a key, so it admits nobody.",
         "Use 16 to 512 characters of A-Z, a-z, 0-9 and _.~+/=- per key, or remove the entry to have one made.",
     )
+    PasswordUnusable = Doc(
+        "The password in the Secret that the spec names cannot be the chat administrator's.",
+        "Use a password of at most 72 bytes, which is all that the chat's hash reads.",
+    )
     SecretNotFound = Doc(
         "A Secret that the spec refers to does not exist.", "Create the Secret that the message names."
     )

@@ -7,6 +7,10 @@ Source: Open WebUI docs, "Environment Variable Configuration".
 
 from __future__ import annotations
 
+import functools
+import importlib.resources
+import json
+
 from ai_sandbox_operator.api import names, v1alpha1
 
 from . import access, common, endpoints, engine, models, storage
@@ -15,6 +19,9 @@ from .facts import Child, Facts, Manifest, Stage
 _USER = 1000
 _HOME, _STATIC, _TMP = "/home/chat", "/static", "/tmp"  # noqa: S108 - emptyDirs of the pod
 _DATA = "/app/backend/data"
+_MIGRATIONS = "/app/backend/open_webui/migrations/versions"
+#: Container that runs before the chat does.
+PREPARE = "prepare"
 
 
 def service_name(sandbox: v1alpha1.AISandbox) -> str:
@@ -57,15 +64,16 @@ def _template(sandbox: v1alpha1.AISandbox, facts: Facts) -> Manifest:
     pod: Manifest = {
         "terminationGracePeriodSeconds": 30,
         "securityContext": common.pod_security(user=_USER, group=_USER, volume_group=_USER),
+        "initContainers": [_prepare(sandbox, facts)],
         "containers": [_container(sandbox, facts)],
         "volumes": [
             {"name": "data", "persistentVolumeClaim": {"claimName": storage.chat_claim_name(sandbox)}},
             *({"name": name, "emptyDir": {"sizeLimit": "1Gi"}} for name in ("home", "static", "tmp")),
         ],
     }
-    # Session key and engine key are read at start only, so a new value restarts the chat: a stale
-    # engine key shows as an empty list of models, not as an error. The administrator's password is
-    # left out, it only seeds an empty database. The values are random, so their hash tells nothing.
+    # Session key and engine key are read at start only, so a new value restarts the chat: with a stale
+    # engine key no question is answered. The administrator's password is left out, it only seeds an
+    # empty database. The values are random, so their hash tells nothing.
     return common.template(
         sandbox,
         common.CHAT,
@@ -74,10 +82,37 @@ def _template(sandbox: v1alpha1.AISandbox, facts: Facts) -> Manifest:
     )
 
 
+def _image(sandbox: v1alpha1.AISandbox, facts: Facts) -> str:
+    return sandbox.spec.chat.image or facts.release.chat_image
+
+
+@functools.cache
+def _prepare_source() -> str:
+    return importlib.resources.files(__package__).joinpath("chat_prepare.py").read_text()
+
+
+def _prepare(sandbox: v1alpha1.AISandbox, facts: Facts) -> Manifest:
+    image = _image(sandbox, facts)
+    admin = {"WEBUI_ADMIN_EMAIL": sandbox.spec.chat.admin.email}
+    return {
+        "name": PREPARE,
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["python3", "-c", common.literal(_prepare_source()), image, _DATA, _MIGRATIONS],
+        "env": [_admin_password(sandbox), *common.env(admin)],
+        "resources": {"requests": {"cpu": "250m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}},
+        "securityContext": common.container_security(),
+        "terminationMessagePath": "/dev/termination-log",
+        # What it refuses is its last line.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [{"name": "data", "mountPath": _DATA}],
+    }
+
+
 def _container(sandbox: v1alpha1.AISandbox, facts: Facts) -> Manifest:
     return {
         "name": common.CHAT,
-        "image": sandbox.spec.chat.image or facts.release.chat_image,
+        "image": _image(sandbox, facts),
         "imagePullPolicy": "IfNotPresent",
         "env": [*_secret_environment(sandbox), *common.env(environment(sandbox, facts))],
         "ports": [{"name": "http", "containerPort": names.PORT_OPEN_WEBUI, "protocol": "TCP"}],
@@ -103,8 +138,7 @@ def _secret_environment(sandbox: v1alpha1.AISandbox) -> list[Manifest]:
     result = [
         common.env_secret("WEBUI_SECRET_KEY", chat_secret, access.CHAT_SESSION_KEY),
         common.env_secret("OPENAI_API_KEYS", chat_secret, access.CHAT_ENGINE_KEYS),
-        # Without a seeded administrator the first visitor becomes one.
-        common.env_secret("WEBUI_ADMIN_PASSWORD", access.chat_admin_name(sandbox), access.ADMIN_PASSWORD),
+        _admin_password(sandbox),
     ]
     ref = sandbox.spec.chat.oidc.client_secret_ref
     if oidc_configured(sandbox) and ref is not None:
@@ -112,9 +146,15 @@ def _secret_environment(sandbox: v1alpha1.AISandbox) -> list[Manifest]:
     return result
 
 
+def _admin_password(sandbox: v1alpha1.AISandbox) -> Manifest:
+    # Without a seeded administrator the first visitor becomes one.
+    return common.env_secret("WEBUI_ADMIN_PASSWORD", access.chat_admin_name(sandbox), access.ADMIN_PASSWORD)
+
+
 def environment(sandbox: v1alpha1.AISandbox, facts: Facts) -> dict[str, str]:
     """The chat's settings that are not secret."""
     origins = endpoints.chat_origins(sandbox, facts)
+    served_name = models.served_name(sandbox.spec.model)
     encrypted = "true" if endpoints.scheme(sandbox) == "https" else "false"
     settings = {
         **_FIXED,
@@ -127,7 +167,10 @@ def environment(sandbox: v1alpha1.AISandbox, facts: Facts) -> dict[str, str]:
         "WEBUI_AUTH_COOKIE_SECURE": encrypted,
         "WEBUI_ADMIN_EMAIL": sandbox.spec.chat.admin.email,
         "OPENAI_API_BASE_URLS": f"http://{engine.service_name(sandbox)}:{names.PORT_ENGINE}/v1",
-        "DEFAULT_MODELS": models.served_name(sandbox.spec.model),
+        # Told instead of asked for: the list is there at once while the engine sleeps, a question then
+        # says that there is no connection, and the page needs no reload once the engine is back.
+        "OPENAI_API_CONFIGS": json.dumps({"0": {"model_ids": [served_name]}}),
+        "DEFAULT_MODELS": served_name,
     }
     if oidc_configured(sandbox):
         settings |= _oidc(sandbox.spec.chat.oidc, origins[0])
@@ -168,6 +211,8 @@ _FIXED = {
     "LOG_FORMAT": "json",
     "AUDIT_LOG_LEVEL": "METADATA",
     "ENABLE_AUDIT_STDOUT": "true",
+    # Its files are rotated but never removed, on the volume of the chats.
+    "ENABLE_AUDIT_LOGS_FILE": "false",
     "OFFLINE_MODE": "true",
     "DO_NOT_TRACK": "true",
     "ANONYMIZED_TELEMETRY": "false",
@@ -188,7 +233,7 @@ _FIXED = {
     "ENABLE_DIRECT_CONNECTIONS": "false",
     # Else plain users see no model at all.
     "BYPASS_MODEL_ACCESS_CONTROL": "true",
-    # The UI stays usable while the engine is suspended.
+    # Where the administrator's pages ask the engine all the same.
     "AIOHTTP_CLIENT_TIMEOUT_MODEL_LIST": "3",
     "BYPASS_EMBEDDING_AND_RETRIEVAL": "true",
     # Plugins and code execution are arbitrary Python in this pod.
@@ -200,4 +245,9 @@ _FIXED = {
     "ENABLE_ADMIN_CHAT_ACCESS": "false",
     "ENABLE_VERSION_UPDATE_CHECK": "false",
     "ENABLE_EVALUATION_ARENA_MODELS": "false",
+    # The chat's pod is nobody's way to the internet.
+    "USER_PERMISSIONS_CHAT_WEB_UPLOAD": "false",
+    # Each would be one more request to the engine, after every answer or first question.
+    "ENABLE_FOLLOW_UP_GENERATION": "false",
+    "ENABLE_TAGS_GENERATION": "false",
 }

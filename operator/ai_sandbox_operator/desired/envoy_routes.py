@@ -50,8 +50,17 @@ SOCKET_DURATION = "3600s"
 #: Escaped control characters have no place in a path of the chat, and its router takes a line feed at
 #: the end for the end, so that a hidden path followed by one would not be hidden.
 _CONTROL = "(?i).*%([01][0-9a-f]|7f).*"
-#: Paths of the chat for its probes and its developers, with all below them.
-_CHAT_HIDDEN = ("/health", "/ready", "/metrics", "/docs", "/redoc", "/openapi.json")
+#: Paths of the chat for its probes and its developers, with all below them. And the one at which Open WebUI
+#: makes the first visitor its administrator, whatever its settings say, when it has not made one by itself.
+_CHAT_HIDDEN = (
+    "/health",
+    "/ready",
+    "/metrics",
+    "/docs",
+    "/redoc",
+    "/openapi.json",
+    "/api/v1/auths/signup",
+)
 
 
 @dataclasses.dataclass(frozen=True)

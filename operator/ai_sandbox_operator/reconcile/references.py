@@ -6,6 +6,7 @@ once per `FRESH` seconds and sandbox, and only while a spec names them.
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import datetime
 import time
@@ -22,6 +23,10 @@ from . import material, views
 FRESH = 10.0
 #: Seconds until a sandbox with references is looked at again.
 RECHECK = 30.0
+
+_ADMIN = "spec.chat.admin.secretName"
+#: bcrypt reads no more, and Open WebUI makes no administrator with a longer one.
+LONGEST_PASSWORD = 72
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +48,7 @@ def references(sandbox: v1alpha1.AISandbox) -> Iterator[Reference]:
         for key in ("tls.crt", "tls.key"):
             yield Reference("spec.access.tls.secretName", spec.access.tls.secret_name, key, "gateway")
     if spec.chat.enabled and spec.chat.admin.secret_name:
-        yield Reference("spec.chat.admin.secretName", spec.chat.admin.secret_name, "password", "chat")
+        yield Reference(_ADMIN, spec.chat.admin.secret_name, "password", "chat")
     if spec.chat.enabled and (secret := spec.chat.oidc.client_secret_ref) is not None:
         yield Reference("spec.chat.oidc.clientSecretRef", secret.name, secret.key, "chat")
 
@@ -53,6 +58,8 @@ class _Read:
     """What is kept of a Secret: names, never values that are secret."""
 
     keys: frozenset[str]
+    long: frozenset[str]
+    """Keys whose values are longer than a password may be."""
     certificate: str = ""
     pair_problem: str | None = None
 
@@ -94,6 +101,9 @@ class References:
         if reference.key not in secret.keys:
             message = f"{where} has no key {reference.key}"
             return views.Problem(reason=Reason.SecretKeyMissing, message=message)
+        if reference.field == _ADMIN and reference.key in secret.long:
+            message = f"{where}: the value of {reference.key} has more than {LONGEST_PASSWORD} bytes"
+            return views.Problem(reason=Reason.PasswordUnusable, message=message)
         if reference.key != material.CERTIFICATE or material.PRIVATE_KEY not in secret.keys:
             return None
         unusable = secret.pair_problem or material.leaf_problem(
@@ -123,7 +133,15 @@ class References:
 
 def _summary(data: Mapping[str, str]) -> _Read:
     keys = frozenset(key for key, value in data.items() if value)
+    long = frozenset(key for key, value in data.items() if len(_bytes(value)) > LONGEST_PASSWORD)
     if not {material.CERTIFICATE, material.PRIVATE_KEY} <= keys:
-        return _Read(keys)
+        return _Read(keys, long)
     pem, private = seen.decode(data[material.CERTIFICATE]), seen.decode(data[material.PRIVATE_KEY])
-    return _Read(keys, pem, material.pair_problem(pem, private))
+    return _Read(keys, long, pem, material.pair_problem(pem, private))
+
+
+def _bytes(value: str) -> bytes:
+    try:
+        return base64.b64decode(value, validate=True)
+    except ValueError:
+        return b""

@@ -30,7 +30,7 @@ def _case(
     return Case(name, _get(path, *headers), expect, (reaches,) if reaches else (), listener, **more)  # type: ignore[arg-type]
 
 
-HIDDEN = ["/health", "/ready", "/metrics", "/docs", "/redoc", "/openapi.json"]
+HIDDEN = ["/health", "/ready", "/metrics", "/docs", "/redoc", "/openapi.json", "/api/v1/auths/signup"]
 
 PATHS = [
     _case("control: the first page of the chat", b"/", 200, b"/"),

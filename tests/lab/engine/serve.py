@@ -69,11 +69,9 @@ async def run(argv: Sequence[str], environment: Mapping[str, str], say: Callable
     script, total = settings(argv, environment)
     loop = asyncio.get_running_loop()
     ending = asyncio.Event()
-    # As seen on vLLM: while it starts, nothing listens to a request to end.
-    up = False
-    loop.add_signal_handler(signal.SIGTERM, lambda: ending.set() if up else None)
+    loop.add_signal_handler(signal.SIGTERM, ending.set)
     coming = plan.make(argv, environment, script, total=total, began=time.time())
-    await _start(coming, say)
+    await _start(coming, ending, say)
     if coming.failure is not None:
         return coming.failure.exit_code
     if coming.up is None or coming.arguments is None:
@@ -86,18 +84,22 @@ async def run(argv: Sequence[str], environment: Mapping[str, str], say: Callable
     runner = web.ServerRunner(server, shutdown_timeout=_GOODBYE)
     await runner.setup()
     await web.TCPSite(runner, coming.arguments.host, coming.arguments.port).start()
-    up = True
     await _serve(engine, ending, say)
     await runner.cleanup()
     return 0
 
 
-async def _start(coming: plan.Plan, say: Callable[[str], None]) -> None:
-    """Say each line at its time."""
+async def _start(coming: plan.Plan, ending: asyncio.Event, say: Callable[[str], None]) -> None:
+    """Say each line at its time.
+
+    As seen on vLLM 0.32.0: asked to end while it starts, it neither ends nor gets any further.
+    """
     began = time.monotonic()
     for one in coming.said:
         if (wait := began + one.after - time.monotonic()) > 0:
             await asyncio.sleep(wait)
+        if ending.is_set():
+            await asyncio.Event().wait()
         say(one.text)
     rest = coming.ends if coming.ends is not None else coming.up
     if rest is not None and (wait := began + rest - time.monotonic()) > 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import Any
 
 import pytest
@@ -67,11 +68,19 @@ def test_the_chat_is_closed_to_strangers_and_offline() -> None:
         "ENABLE_PLUGINS": "false",
         "ENABLE_CODE_EXECUTION": "false",
         "ENABLE_CODE_INTERPRETER": "false",
+        "ENABLE_AUDIT_LOGS_FILE": "false",
+        "USER_PERMISSIONS_CHAT_WEB_UPLOAD": "false",
         "OFFLINE_MODE": "true",
         "OPENAI_API_BASE_URLS": "http://demo-engine:8000/v1",
         "FORWARDED_ALLOW_IPS": "10.2.0.0/16",
     }.items() <= settings.items()
     assert not any("TRUSTED" in name or "OAUTH_CLIENT" in name for name in settings)
+
+
+def test_the_model_is_told_to_the_chat_so_that_it_is_listed_while_the_engine_sleeps() -> None:
+    settings = chat.environment(samples.sandbox({"model": {"servedName": "house"}}), samples.FACTS)
+    assert json.loads(settings["OPENAI_API_CONFIGS"]) == {"0": {"model_ids": ["house"]}}
+    assert settings["DEFAULT_MODELS"] == "house"
 
 
 def test_single_sign_on() -> None:

@@ -83,15 +83,26 @@ async def program(folder: pathlib.Path, *flags: str, **script: Any) -> AsyncIter
             await process.wait()
 
 
-async def test_nobody_listens_before_it_is_up_and_a_signal_is_ignored(tmp_path: pathlib.Path) -> None:
+async def test_nobody_listens_before_it_is_up(tmp_path: pathlib.Path) -> None:
     async with program(tmp_path, phases={"load": 1000}) as engine:
         async with asyncio.timeout(10):
             while "Starting to load model" not in engine.log.read_text():
                 await asyncio.sleep(0.02)
         assert await engine.health() is None
-        engine.process.send_signal(signal.SIGTERM)
         await engine.up()
         assert "Application startup complete." in engine.log.read_text()
+
+
+async def test_asked_to_end_while_it_starts_it_neither_ends_nor_gets_up(tmp_path: pathlib.Path) -> None:
+    async with program(tmp_path, phases={"load": 500}) as engine:
+        async with asyncio.timeout(10):
+            while "Starting to load model" not in engine.log.read_text():
+                await asyncio.sleep(0.02)
+        engine.process.send_signal(signal.SIGTERM)
+        with pytest.raises(TimeoutError):
+            await engine.code(within=1.5)
+        assert await engine.health() is None
+        assert "Application startup complete." not in engine.log.read_text()
 
 
 async def test_idle_it_ends_with_code_0_in_less_than_a_second(tmp_path: pathlib.Path) -> None:
