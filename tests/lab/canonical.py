@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ai_sandbox_operator.api import names
+from ai_sandbox_operator.observed import seen
 from lab.world import World
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -39,6 +40,7 @@ async def canonical(world: World, name: str) -> dict[str, Any]:
     """All objects of a settled sandbox, by kind and name."""
     sandbox = await world.sandbox(name)
     status = sandbox["status"]
+    children = await world.children(name)
     found: dict[str, Any] = {
         "conditions": {c["type"]: f"{c['status']} {c['reason']}" for c in status["conditions"]},
         "endpoints": status["endpoints"],
@@ -47,12 +49,17 @@ async def canonical(world: World, name: str) -> dict[str, Any]:
         "finalizers": sandbox["metadata"].get("finalizers"),
         "objects": {
             f"{kind} {child}": _reduced(kind, live)
-            for (kind, child), live in (await world.children(name)).items()
+            for (kind, child), live in children.items()
         },
         "account": account(world, sandbox["metadata"]["uid"]),
     }
     text = json.dumps(found, sort_keys=True).replace(world.namespace, "NAMESPACE").replace(name, "NAME")
+    text = text.replace(world.hub_url, "HUB")
     text = _ADDRESS.sub("ADDRESS", _UUID.sub("UID", text))
+    engine = children.get(("Deployment", f"{name}-engine"), {"metadata": {}})
+    # The template holds the sandbox's name, and so its fingerprint differs from a namesake's.
+    template = (engine["metadata"].get("annotations") or {}).get(seen.ANNOTATION_ENGINE_TEMPLATE)
+    text = text.replace(template, "TEMPLATE") if template else text
     result: dict[str, Any] = json.loads(text)
     return result
 
