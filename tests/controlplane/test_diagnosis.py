@@ -12,19 +12,28 @@ from unit.observed.corpus import engine_logs
 NAME = "diagnosis"
 #: Logs whose cause stands in the engine's process, in the server's, and in the words of argparse.
 LOGS = ("kv-cache-too-small", "bad-parallelism", "bad-flag")
+#: One log for every other signature.
+OTHERS = sorted({entry.row: log for log, entry in engine_logs().items() if entry.row}.values())
 
 
-@pytest.mark.parametrize("log", LOGS)
-async def test_a_failed_start_is_told_with_its_cause_and_what_to_do(started: World, log: str) -> None:
+@pytest.mark.parametrize(
+    "log", [*LOGS, *(pytest.param(log, marks=pytest.mark.slow) for log in OTHERS if log not in LOGS)]
+)
+async def test_a_failed_start_is_told_with_its_cause_and_what_to_do_and_recovers(
+    started: World, log: str
+) -> None:
     expected = engine_logs()[log]
     behaviour = Behaviour(engine=Script(fail=log))
-    started.lab.nodes.behave(behaviour, component="engine", namespace=started.namespace)
+    rule = started.lab.nodes.behave(behaviour, component="engine", namespace=started.namespace)
     await started.apply(NAME, {})
     told = await started.until(NAME, "EngineReady", "False", reason=expected.reason, timeout=30)
     for words in expected.says:
         assert words in told["message"]
     assert told["message"].endswith(f" {expected.advice}")
     await started.until(NAME, "Ready", "False", reason=expected.reason)
+    # The cause goes away, and nobody does anything else.
+    started.lab.nodes.forget(rule)
+    await started.until(NAME, "Ready", timeout=90)
 
 
 async def test_the_phase_of_a_start_is_told(started: World) -> None:
