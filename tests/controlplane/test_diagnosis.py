@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ai_sandbox_operator.api.conditions import Reason
 from lab.cluster.nodes.behaviour import Behaviour
 from lab.engine.script import Script
 from lab.world import World
@@ -29,7 +30,8 @@ async def test_a_failed_start_is_told_with_its_cause_and_what_to_do_and_recovers
     told = await started.until(NAME, "EngineReady", "False", reason=expected.reason, timeout=30)
     for words in expected.says:
         assert words in told["message"]
-    assert told["message"].endswith(f" {expected.advice}")
+    advice = expected.advice or Reason[expected.reason].doc.remedy
+    assert told["message"].endswith(f" {advice}")
     await started.until(NAME, "Ready", "False", reason=expected.reason)
     # The cause goes away, and nobody does anything else.
     started.lab.nodes.forget(rule)

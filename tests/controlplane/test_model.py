@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 
 from ai_sandbox_operator.api import kinds
+from ai_sandbox_operator.desired.fetch import EXIT_PERMANENT
 from lab.cluster.lab import Lab
 from lab.hub import Fault, Generous, Hub, Repository, small_model
 from lab.world import World
@@ -243,3 +244,38 @@ async def test_the_volume_is_as_large_as_the_listing_asks_for(world: World, name
 
     found = await world.eventually(claim, what="the volume")
     assert found["spec"]["resources"]["requests"]["storage"] == "32Gi"
+
+
+async def test_a_download_that_found_no_room_goes_on_when_the_volume_is_made_larger(
+    world: World, name: str
+) -> None:
+    full = "DiskFull: 3.0 GiB are needed and 1.0 GiB are free. Raise spec.storage.modelCacheSize."
+    rule = world.lab.nodes.behave(
+        "fail", component="fetch", sandbox=name, exit_code=EXIT_PERMANENT, message=full
+    )
+    await world.apply(name, {"model": {"id": f"acme/{name}"}, "storage": {"modelCacheSize": "10Gi"}})
+    found = await world.until(name, "ModelCached", "False", reason="DiskFull")
+    assert "spec.storage.modelCacheSize" in found["message"]
+    await world.until(name, "Stalled")
+    world.lab.nodes.forget(rule)
+    await world.edit(name, {"storage": {"modelCacheSize": "20Gi"}})
+    await world.until(name, "Ready")
+    claim = await world.get(kinds.PVC, f"{name}-model")
+    assert claim is not None
+    assert claim["spec"]["resources"]["requests"]["storage"] == "20Gi"
+
+
+async def test_a_plan_that_the_cluster_lacks_is_named_and_a_node_of_it_is_enough(
+    world: World, name: str
+) -> None:
+    plan = "g2-gpu-rtx4000a1-xl"
+    await world.apply(name, {"model": {"id": f"acme/{name}"}, "gpu": {"plan": plan}})
+    found = await world.until(name, "EngineReady", "False", reason="NoMatchingNode")
+    assert "spec.gpu.plan" in found["message"]
+    [node] = world.lab.nodes.add(plan)
+    try:
+        await world.until(name, "Ready", timeout=60)
+    finally:
+        await world.delete(name)
+        await world.gone(name)
+        world.lab.nodes.remove(node)

@@ -20,11 +20,13 @@ from ai_sandbox_operator.reconcile import material
 from controlplane import steps
 from controlplane.steps import closed, placed, public
 from lab.cluster.lab import Lab
+from lab.hub import Generous, Hub
 from lab.world import World
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 #: A reference is read again after at most 15 seconds, or 40 while it is there (see references.py).
 APPEARS, VANISHES = 25.0, 50.0
+HUB_TOKEN = "hf_secret_value"
 KINDS = ("hub token", "certificate", "administrator")
 
 
@@ -32,7 +34,8 @@ KINDS = ("hub token", "certificate", "administrator")
 async def world(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     lab.nodes.forget()
     folder = tmp_path_factory.mktemp("references")
-    async with World(lab, folder, operator={"flags": steps.FLAGS}) as made:
+    hub = Hub(generous=Generous(), tokens={HUB_TOKEN})
+    async with World(lab, folder, operator={"flags": steps.FLAGS}, hub=hub) as made:
         await made.operator.start()
         yield made
         assert made.linode.violations == []
@@ -83,7 +86,7 @@ def case(name: str, which: str) -> tuple[dict[str, Any], dict[str, str], str, st
     match which:
         case "hub token":
             spec: dict[str, Any] = {"model": {"tokenSecretRef": {"name": secret, "key": "token"}}}
-            return spec, {"token": "hf_secret_value"}, "token", "spec.model.tokenSecretRef"
+            return spec, {"token": HUB_TOKEN}, "token", "spec.model.tokenSecretRef"
         case "certificate":
             spec = {"access": {"tls": {"mode": "Secret", "secretName": secret}}}
             return spec, pair(), "tls.key", "spec.access.tls.secretName"

@@ -55,6 +55,7 @@ async def canonical(world: World, name: str) -> dict[str, Any]:
     }
     text = json.dumps(found, sort_keys=True).replace(world.namespace, "NAMESPACE").replace(name, "NAME")
     text = text.replace(world.hub_url, "HUB")
+    text = text.replace(f'"port": {world.hub_url.rpartition(":")[2]}', '"port": "HUB"')
     text = _ADDRESS.sub("ADDRESS", _UUID.sub("UID", text))
     engine = children.get(("Deployment", f"{name}-engine"), {"metadata": {}})
     # The template holds the sandbox's name, and so its fingerprint differs from a namesake's.

@@ -73,6 +73,8 @@ class Facts:
     """True while an engine holds the model volume on its node."""
     hub_endpoint: str = ""
     """Base URL of a mirror of the model hub. Empty: the public hub."""
+    hub_networks: tuple[str, ...] = ()
+    """Networks of a mirror that is not on the internet."""
     operator_namespace: str = ""
     """Where the operator runs: its pods may read the gateway's status port. Empty: nobody may."""
 

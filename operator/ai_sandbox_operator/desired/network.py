@@ -16,6 +16,8 @@ judged by Cloud Firewall and gateway.
 
 from __future__ import annotations
 
+import ipaddress
+import urllib.parse
 from collections.abc import Iterable, Sequence
 
 from ai_sandbox_operator.api import names, v1alpha1
@@ -46,7 +48,7 @@ def render(sandbox: v1alpha1.AISandbox, facts: Facts) -> list[Child]:
     """One policy that denies, and one per component that admits."""
     policies = [
         _policy(sandbox, "default-deny", None, ingress=(), egress=()),
-        _policy(sandbox, common.FETCH, common.FETCH, ingress=(), egress=(_dns(), *_internet())),
+        _policy(sandbox, common.FETCH, common.FETCH, ingress=(), egress=(_dns(), *_hub(facts))),
         _policy(sandbox, common.ENGINE, common.ENGINE, ingress=_engine_ingress(sandbox, facts), egress=()),
         _policy(
             sandbox,
@@ -176,9 +178,29 @@ def _dns() -> Manifest:
     }
 
 
-def _internet() -> list[Manifest]:
+def _internet(port: int = 443) -> list[Manifest]:
     blocks = [_block("0.0.0.0/0", _NOT_INTERNET_V4), _block("::/0", _NOT_INTERNET_V6)]
-    return [{"to": blocks, "ports": [_tcp(443)]}]
+    return [{"to": blocks, "ports": [_tcp(port)]}]
+
+
+def _hub(facts: Facts) -> list[Manifest]:
+    """Where models come from: the internet, and a mirror wherever the operator was told that it is.
+
+    The public hub redirects to other hosts, and so may a mirror, hence the internet in any case.
+    """
+    url = urllib.parse.urlsplit(facts.hub_endpoint)
+    port = url.port or (80 if url.scheme == "http" else 443)
+    named = (str(network) for network in allowlist.collapse(_addresses(url.hostname, facts.hub_networks)))
+    mirror = [{"to": blocks, "ports": [_tcp(port)]}] if (blocks := [_block(one) for one in named]) else []
+    return [*_internet(), *(_internet(port) if port != 443 and not mirror else []), *mirror]
+
+
+def _addresses(host: str | None, networks: Sequence[str]) -> list[str]:
+    """The mirror's networks, among them its own address if it is named by that."""
+    try:
+        return [*networks, str(ipaddress.ip_network(host or ""))]
+    except ValueError:
+        return [*networks]
 
 
 def _policy(

@@ -35,6 +35,7 @@ class Options:
     pod_ranges: tuple[str, ...]
     operator_namespace: str = ""
     hub_endpoint: str = ""
+    hub_networks: tuple[str, ...] = ()
     engine_patience: float = engine_update.PATIENCE
 
 
@@ -97,6 +98,7 @@ def rendering_facts(
         and _settled(sandbox, running, model.commit),
         engine_running=bool(running and running.facts["replicas"]),
         hub_endpoint=options.hub_endpoint,
+        hub_networks=options.hub_networks,
         operator_namespace=options.operator_namespace,
     )
 

@@ -169,6 +169,7 @@ async def _serve(
                 pod_ranges=settings.pod_ranges,
                 operator_namespace=settings.operator_namespace,
                 hub_endpoint=settings.hub_endpoint,
+                hub_networks=settings.hub_networks,
                 engine_patience=settings.engine_update_patience,
             ),
         )

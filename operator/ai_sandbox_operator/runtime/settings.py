@@ -43,6 +43,7 @@ class Settings:
     operator_namespace: str
     pod_proxy: str | None
     hub_endpoint: str
+    hub_networks: tuple[str, ...]
     engine_update_patience: float
     nodebalancer_ranges: tuple[str, ...]
     pod_ranges: tuple[str, ...]
@@ -132,6 +133,15 @@ def add_arguments(parser: argparse.ArgumentParser, environment: Mapping[str, str
         environment.get("HF_ENDPOINT", ""),
         "Base URL of a mirror of the model hub, for the operator and the fetch Jobs. Absent: the public hub.",
         type=_endpoint,
+    )
+    option(
+        cluster,
+        "--hub-network",
+        None,
+        "Network of a mirror that is not on the internet, which fetch Jobs may then reach; may be repeated.",
+        action=_Collect,
+        dest="hub_networks",
+        type=_network,
     )
 
     option(
@@ -246,6 +256,7 @@ def from_arguments(arguments: argparse.Namespace) -> Settings:
         operator_namespace=arguments.operator_namespace or "",
         pod_proxy=arguments.pod_proxy or None,
         hub_endpoint=arguments.hub_endpoint,
+        hub_networks=tuple(arguments.hub_networks or ()),
         engine_update_patience=arguments.engine_update_patience,
         nodebalancer_ranges=tuple(arguments.nodebalancer_ranges),
         pod_ranges=tuple(arguments.pod_ranges),

@@ -279,3 +279,31 @@ def test_the_internet_is_never_a_private_or_metadata_address() -> None:
 )
 def test_networks_of_the_allowlist(cidrs: list[str], collapsed: list[str]) -> None:
     assert [str(network) for network in allowlist.collapse(cidrs)] == collapsed
+
+
+@pytest.mark.parametrize(
+    ("case", "endpoint", "networks", "added"),
+    [
+        ("the public hub", "", (), set()),
+        ("a mirror on the internet", "https://hub.example.com", (), set()),
+        (
+            "a mirror on the internet, on a port of its own",
+            "http://hub.example.com:8080",
+            (),
+            {f"FETCH -> {place}:8080" for place in ("HUB", "HUB6", "OFFICE", "STRANGER")},
+        ),
+        ("a private mirror, by its address", "https://10.0.0.8:8443", (), {"FETCH -> PRIVATE:8443"}),
+        (
+            "a private mirror, by its network",
+            "http://mirror:8080",
+            ("10.0.0.0/24",),
+            {"FETCH -> PRIVATE:8080"},
+        ),
+        ("a network without a mirror", "", ("10.0.0.0/24",), {"FETCH -> PRIVATE:443"}),
+    ],
+)
+def test_a_download_reaches_the_hub_and_its_mirror(
+    case: str, endpoint: str, networks: tuple[str, ...], added: set[str]
+) -> None:
+    known = dataclasses.replace(samples.FACTS, hub_endpoint=endpoint, hub_networks=networks)
+    assert connections({}, known) == BASE | added, case
