@@ -11,17 +11,14 @@ import pydantic
 
 from ai_sandbox_operator.api import names, v1alpha1
 from ai_sandbox_operator.api.conditions import ConditionType, Reason
-from ai_sandbox_operator.desired import engine, facts, fetch
+from ai_sandbox_operator.desired import facts
 from ai_sandbox_operator.kube import errors
 from ai_sandbox_operator.linode.ownership import Owner
 from ai_sandbox_operator.observed import seen
 
-from . import engine_state, engine_trial, engine_update, execute, plan, views
+from . import engine_trial, engine_update, execute, model_cache, plan, views
 
 Children = Mapping[tuple[str, str], seen.Seen]
-
-#: Seconds after which a failed download is tried again.
-RETRY_FETCH = 300.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,12 +59,6 @@ def public_names(service: seen.Seen | None) -> tuple[str, ...]:
     return tuple(service.facts["names"]) if service else ()
 
 
-def model_cached(sandbox: v1alpha1.AISandbox, children: Children, commit: str) -> bool:
-    """Whether the model of the current spec is complete in the cache."""
-    job = children.get(("Job", fetch.job_name(sandbox, commit)))
-    return bool(commit and job and job.facts["complete"])
-
-
 def rendering_facts(
     sandbox: v1alpha1.AISandbox,
     children: Children,
@@ -93,9 +84,8 @@ def rendering_facts(
         public_names=public_names(service),
         commit=model.commit,
         model_bytes=model.size_bytes,
-        model_cached=model_cached(sandbox, children, model.commit),
-        sweep=bool(earlier_models(sandbox, children, model.commit))
-        and _settled(sandbox, running, model.commit),
+        model_cached=model_cache.cached(sandbox, children, model.commit),
+        sweep=model_cache.sweep(sandbox, children, model.commit),
         engine_running=bool(running and running.facts["replicas"]),
         hub_endpoint=options.hub_endpoint,
         hub_networks=options.hub_networks,
@@ -123,10 +113,10 @@ def plan_context(
         hold=hold,
         expose=is_public(sandbox) and linode.current and linode.problem is None,
         exposed=is_public(sandbox),
-        model_cached=model_cached(sandbox, children, commit),
+        model_cached=model_cache.cached(sandbox, children, commit),
         running=sandbox.spec.lifecycle.state == "Running",
-        keep=earlier_models(sandbox, children, commit),
-        replace=_to_retry(sandbox, children, commit, now),
+        keep=model_cache.earlier(sandbox, children, commit),
+        replace=model_cache.to_replace(sandbox, children, commit, now),
         ask=engine_update.Ask(
             serving=_told_as_serving(sandbox),
             trial=trial,
@@ -162,54 +152,14 @@ def engine_wanted(desired: Collection[facts.Child]) -> engine_update.Wanted | No
     return None
 
 
-def earlier_models(
-    sandbox: v1alpha1.AISandbox, children: Children, commit: str
-) -> frozenset[tuple[str, str]]:
-    """Complete downloads of other models: the record that they are in the cache, until that is swept."""
-    sweep = children.get(("Job", fetch.sweep_name(sandbox, commit)))
-    if sweep is not None and sweep.facts["complete"]:
-        return frozenset()
-    others = {
-        (record.kind, record.name)
-        for record in children.values()
-        if record.kind == "Job" and record.facts["complete"] and _is_fetch(sandbox, record)
-    }
-    return frozenset(others - {("Job", fetch.job_name(sandbox, commit))})
-
-
-def _is_fetch(sandbox: v1alpha1.AISandbox, job: seen.Seen) -> bool:
-    return job.name.startswith(f"{sandbox.metadata.name}-fetch-")
-
-
-def _settled(sandbox: v1alpha1.AISandbox, deployment: seen.Seen | None, commit: str) -> bool:
-    """Whether the engine serves the current spec, and nothing would be rolled back to an earlier model."""
-    if deployment is None or not seen.rolled_out(deployment):
-        return False
-    live = engine_state.live(deployment)
-    current = live.inputs == engine.engine_inputs(sandbox, commit)
-    return current and live.good is not None and not live.on_trial
-
-
-def _to_retry(
-    sandbox: v1alpha1.AISandbox, children: Children, commit: str, now: datetime.datetime
-) -> frozenset[tuple[str, str]]:
-    """A failed download is tried again after a while, and at once when the spec has changed."""
-    edited = sandbox.status.observed_generation != sandbox.metadata.generation
-
-    def due(job: seen.Seen | None) -> bool:
-        if job is None or not job.facts["failed_at"]:
-            return False
-        failed_at = datetime.datetime.fromisoformat(job.facts["failed_at"])
-        return edited or (now - failed_at).total_seconds() > RETRY_FETCH
-
-    jobs = (fetch.job_name(sandbox, commit), fetch.sweep_name(sandbox, commit))
-    return frozenset(("Job", name) for name in jobs if due(children.get(("Job", name))))
-
-
 def waiting_components(sandbox: v1alpha1.AISandbox, children: Children) -> tuple[str, ...]:
     """Components whose pods should be ready and are not."""
     name = sandbox.metadata.name
-    jobs = [record for (kind, _), record in children.items() if kind == "Job" and _is_fetch(sandbox, record)]
+    jobs = [
+        record
+        for (kind, _), record in children.items()
+        if kind == "Job" and model_cache.is_fetch(sandbox, record.name)
+    ]
     waiting = ["fetch"] if any(not job.facts["complete"] for job in jobs) else []
     for component in ("engine", "chat", "gateway"):
         record = children.get(("Deployment", f"{name}-{component}"))

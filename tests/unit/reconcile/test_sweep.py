@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from ai_sandbox_operator.api import v1alpha1
 from ai_sandbox_operator.desired import engine, fetch
 from ai_sandbox_operator.observed import seen
-from ai_sandbox_operator.reconcile import engine_state, engine_update, inputs, plan, views
+from ai_sandbox_operator.reconcile import engine_state, engine_update, inputs, model_cache, plan, views
 from unit.desired import samples
 
 Json = Any
@@ -71,7 +72,7 @@ def swept(found: dict[tuple[str, str], seen.Seen]) -> tuple[bool, set[str]]:
         linode=views.LinodeView(),
         model=model,
     )
-    return known.sweep, {name for _, name in inputs.earlier_models(SANDBOX, found, samples.COMMIT)}
+    return known.sweep, {name for _, name in model_cache.earlier(SANDBOX, found, samples.COMMIT)}
 
 
 @pytest.mark.parametrize(
@@ -89,7 +90,13 @@ def swept(found: dict[tuple[str, str], seen.Seen]) -> tuple[bool, set[str]]:
             "sweeping",
             [job(CURRENT), job(EARLIER), job(SWEEP, complete=False), deployment()],
             True,
-            {EARLIER},
+            set(),
+        ),
+        (
+            "sweeping, engine not ready",
+            [job(CURRENT), job(SWEEP, complete=False), deployment(ready=0)],
+            True,
+            set(),
         ),
     ],
 )
@@ -109,3 +116,33 @@ def test_a_kept_record_is_not_deleted_and_any_other_is() -> None:
 def test_a_sweep_is_no_download_that_somebody_waits_for() -> None:
     found = children(job(CURRENT), job(SWEEP, complete=False))
     assert inputs.waiting_components(SANDBOX, found) == ()
+
+
+OTHER_SWEEP = fetch.sweep_name(samples.sandbox({"model": {"id": "acme/other"}}), "e" * 40)
+
+
+def test_a_record_whose_files_another_sweep_may_have_removed_is_made_anew() -> None:
+    found = children(job(CURRENT), job(OTHER_SWEEP, complete=False))
+    assert not model_cache.cached(SANDBOX, found, samples.COMMIT)
+    assert model_cache.to_replace(SANDBOX, found, samples.COMMIT, NOW) == {("Job", CURRENT)}
+    alone = children(job(CURRENT))
+    assert model_cache.cached(SANDBOX, alone, samples.COMMIT)
+    assert model_cache.to_replace(SANDBOX, alone, samples.COMMIT, NOW) == frozenset()
+    # One that is under way holds the volume's lock, and is left to itself.
+    under_way = children(job(CURRENT, complete=False), job(OTHER_SWEEP, complete=False))
+    assert model_cache.to_replace(SANDBOX, under_way, samples.COMMIT, NOW) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "again"), [(model_cache.RETRY - 1, False), (model_cache.RETRY + 1, True)]
+)
+def test_a_sweep_that_failed_is_tried_again_after_a_while(seconds: float, again: bool) -> None:
+    failed_at = (NOW - datetime.timedelta(seconds=seconds)).isoformat()
+    failed = dataclasses.replace(
+        job(SWEEP), facts={"complete": False, "failed": True, "failed_at": failed_at}
+    )
+    sandbox = SANDBOX.model_copy(
+        update={"status": v1alpha1.AISandboxStatus(observed_generation=SANDBOX.metadata.generation)}
+    )
+    found = model_cache.to_replace(sandbox, children(failed), samples.COMMIT, NOW)
+    assert found == ({("Job", SWEEP)} if again else frozenset())
