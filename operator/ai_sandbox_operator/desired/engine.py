@@ -124,7 +124,7 @@ def arguments(spec: v1alpha1.AISandboxSpec, commit: str) -> list[str]:
         "--served-model-name",
         models.served_name(spec.model),
         "--host",
-        "0.0.0.0",  # noqa: S104 - admitted by NetworkPolicy from gateway and chat only
+        "0.0.0.0",  # noqa: S104 - admitted by NetworkPolicy from gateway, chat and operator only
         "--port",
         str(names.PORT_ENGINE),
         "--max-model-len",

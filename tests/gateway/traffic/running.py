@@ -64,6 +64,7 @@ class Running(envoy_process.Gateway):
                 [
                     str(envoy_process.binary()),
                     *("-c", str(self.config / "envoy.json"), "--disable-hot-restart"),
+                    "--reject-unknown-dynamic-fields",
                     *("--concurrency", "2", "--drain-time-s", "240", "--file-flush-interval-msec", "100"),
                     *("--log-level", "warning"),
                 ],
