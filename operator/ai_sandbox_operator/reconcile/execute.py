@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from ai_sandbox_operator.api import kinds, names
 from ai_sandbox_operator.desired import facts as desired_facts
@@ -23,6 +23,7 @@ from . import plan as planning
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Stage = desired_facts.Stage
 #: Takes in the answer to a write, so that the next pass knows it before the watch tells.
 WriteBack = Callable[[kinds.Kind, Mapping[str, Any]], seen.Seen]
@@ -209,3 +210,14 @@ def _label(step: planning.Step) -> str:
     if isinstance(step, planning.Delete):
         return f"{step.record.kind} {step.record.name}"
     return f"{step.child.kind} {step.child.name}"
+
+
+async def attempt(outcome: Outcome, what: str, action: Awaitable[T]) -> T | None:
+    """Do it; a refusal is noted and does not keep the rest of the pass from narrowing and telling."""
+    try:
+        return await action
+    except errors.AlreadyExists as error:
+        outcome.taken.append(str(error))
+    except errors.KubeError as error:
+        outcome.failures.append((what, error))
+    return None

@@ -10,20 +10,19 @@ import dataclasses
 import datetime
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import pydantic
 
 from ai_sandbox_operator.api import kinds, names, v1alpha1, validation
 from ai_sandbox_operator.api.conditions import Reason
-from ai_sandbox_operator.desired import common, engine, facts, fetch, network, render
+from ai_sandbox_operator.desired import common, engine, facts, fetch, render
 from ai_sandbox_operator.kube import client as kube_client
-from ai_sandbox_operator.kube import errors, events
+from ai_sandbox_operator.kube import events
 from ai_sandbox_operator.observed import seen
 
 from . import (
-    certificates,
     credentials,
     deletion,
     downloads,
@@ -32,6 +31,7 @@ from . import (
     engines,
     execute,
     exposure,
+    fence,
     findings,
     gateways,
     inputs,
@@ -39,17 +39,16 @@ from . import (
     keeper,
     model,
     plan,
-    pool,
+    prepare,
     report,
     resolution,
     views,
 )
-from .references import RECHECK, References, references
+from .references import RECHECK, references
 
 log = logging.getLogger(__name__)
 
 Key = tuple[str, str]
-T = TypeVar("T")
 
 
 class Cache(Protocol):
@@ -69,27 +68,6 @@ class _Memory:
     accepted: dict[tuple[str, str], tuple[bytes, bytes]] = dataclasses.field(default_factory=dict)
     silent: str = ""
     told_at: float = float("-inf")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Fence:
-    """What guards the sandbox: its Linode objects, and whether an earlier exposure is known to be gone."""
-
-    linode: views.LinodeView
-    released: bool
-    again: float | None
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Ready:
-    """What rendering needs, and what a person has to put right."""
-
-    model: views.ModelView
-    material: facts.Material | None
-    hold: frozenset[str]
-    problems: tuple[views.Problem, ...]
-    lacks: tuple[views.Problem, ...]
-    again: float | None
 
 
 _NOTHING_WRITTEN = plan.Plan(pending=frozenset(facts.Stage))
@@ -126,19 +104,18 @@ class Reconciler:
         self._cache = cache
         self._gateways = gateway
         self._engines = engine
-        self._hub = hub
         self._options = options
         self._clock = clock
         self._now = now
         self._executor = execute.Executor(client, cache.write_back)
-        self._references = References(client, clock=clock, now=now)
-        self._credentials = credentials.Credentials(client, cache.write_back)
-        self._certificates = certificates.Certificates(client, cache.write_back, now=now)
+        self._preparation = prepare.Preparation(client, hub, cache.write_back, clock=clock, now=now)
         self._deletion = deletion.Deletion(client, remember=cache.remember)
         self._exposure = exposure.Exposure(client, linode, self._deletion, cluster_id=options.cluster_id)
+        self._fencing = fence.Fencing(
+            cache, self._executor, self._exposure, self._deletion, options=options, now=now
+        )
         self._report = report.Reporter(client, recorder, remember=cache.remember, clock=clock, now=now)
         self._findings = findings.Findings(client, clock=clock)
-        self._pool = pool.Pool(client, clock=clock)
         self._downloads = downloads.Downloads(client, clock=clock)
         self._memory: dict[Key, _Memory] = {}
 
@@ -166,60 +143,18 @@ class Reconciler:
     ) -> float | None:
         outcome = execute.Outcome()
         # Close first. Policies and firewall need nothing but the spec, and nothing else may delay them.
-        fence = await self._fence(sandbox, body, memory, outcome)
-        ready = await self._prepare(sandbox, outcome)
-        done = await self._write(sandbox, memory, fence, ready, outcome)
-        return await self._tell(sandbox, body, memory, fence, ready, done, outcome)
-
-    async def _fence(
-        self,
-        sandbox: v1alpha1.AISandbox,
-        body: Mapping[str, Any],
-        memory: _Memory,
-        outcome: execute.Outcome,
-    ) -> _Fence:
-        """Policies, and what is to be true at Linode."""
-        children = self._cache.children(sandbox.key)
-        service = inputs.external_service(sandbox, inputs.own(children, sandbox.metadata.uid))
-        linode, again = await self._guard(sandbox, body, service, outcome)
-        await self._close(sandbox, children, memory, linode, outcome)
-        released = True
-        if (
-            not inputs.is_public(sandbox)
-            and service is None
-            and names.FINALIZER in sandbox.metadata.finalizers
-        ):
-            left = await _attempt(outcome, "the Linode objects", self._exposure.leave(sandbox))
-            released, again = left or (False, None)
-        return _Fence(linode=linode, released=released, again=again)
-
-    async def _prepare(self, sandbox: v1alpha1.AISandbox, outcome: execute.Outcome) -> _Ready:
-        """What rendering needs: the spec's Secrets, the model, the certificate and the keys."""
+        closed = await self._fencing.close(sandbox, body, memory.accepted, outcome)
         own = inputs.own(self._cache.children(sandbox.key), sandbox.metadata.uid)
-        missing = await _attempt(outcome, "the spec's Secrets", self._references.missing(sandbox))
-        # A download whose token is not there waits for it; what runs already keeps running.
-        waits_for_secret = missing is None or any(r.component == common.FETCH for r, _ in missing)
-        found = await model.view(
-            sandbox, own, self._look if not waits_for_secret else _nothing_new, self._pool.cards
-        )
-        known_as = inputs.public_names(inputs.external_service(sandbox, own))
-        ensured = self._certificates.ensure(sandbox, own, public_names=known_as)
-        lacks, again = await _attempt(outcome, "the certificate", ensured) or ((), None)
-        return _Ready(
-            model=found,
-            material=await _attempt(outcome, "the keys", self._credentials.ensure(sandbox, own)),
-            hold=found.hold | (frozenset({common.FETCH}) if waits_for_secret else frozenset()),
-            problems=tuple(problem for _, problem in missing or ()),
-            lacks=tuple(lacks),
-            again=again,
-        )
+        ready = await self._preparation.prepare(sandbox, own, outcome)
+        done = await self._write(sandbox, memory, closed, ready, outcome)
+        return await self._tell(sandbox, body, memory, closed, ready, done, outcome)
 
     async def _write(
         self,
         sandbox: v1alpha1.AISandbox,
         memory: _Memory,
-        fence: _Fence,
-        ready: _Ready,
+        closed: fence.Fence,
+        ready: prepare.Prepared,
         outcome: execute.Outcome,
     ) -> _Done:
         """Bring the children to the spec; without keys nothing more is written."""
@@ -230,7 +165,7 @@ class Reconciler:
         children = self._cache.children(key)
         own = inputs.own(children, uid)
         known = inputs.rendering_facts(
-            sandbox, own, options=self._options, material=ready.material, linode=fence.linode, model=found
+            sandbox, own, options=self._options, material=ready.material, linode=closed.linode, model=found
         )
         desired = render.render(sandbox, known)
         context = inputs.plan_context(
@@ -238,7 +173,7 @@ class Reconciler:
             own,
             accepted=memory.accepted,
             hold=ready.hold,
-            linode=fence.linode,
+            linode=closed.linode,
             commit=found.commit,
             now=self._now(),
             patience=self._options.engine_patience,
@@ -246,7 +181,9 @@ class Reconciler:
             silent=memory.silent,
         )
         steps = plan.plan(desired, children, context)
-        if steps.retract and not await _attempt(outcome, "the spec", self._exposure.unchanged(sandbox)):
+        if steps.retract and not await execute.attempt(
+            outcome, "the spec", self._exposure.unchanged(sandbox)
+        ):
             steps = dataclasses.replace(steps, retract=())
         outcome.extend(await self._executor.execute(steps, namespace=key[0], uid=uid))
         memory.accepted.update(outcome.accepted)
@@ -265,8 +202,8 @@ class Reconciler:
         sandbox: v1alpha1.AISandbox,
         body: Mapping[str, Any],
         memory: _Memory,
-        fence: _Fence,
-        ready: _Ready,
+        closed: fence.Fence,
+        ready: prepare.Prepared,
         done: _Done,
         outcome: execute.Outcome,
     ) -> float | None:
@@ -282,7 +219,7 @@ class Reconciler:
             children=own,
             pending=done.steps.pending | frozenset(outcome.held_back),
             releasing=not inputs.is_public(sandbox)
-            and (not fence.released or ("Service", sandbox.metadata.name) in own),
+            and (not closed.released or ("Service", sandbox.metadata.name) in own),
             gateway=done.gateway,
             problems=(
                 *ready.problems,
@@ -291,7 +228,7 @@ class Reconciler:
                 *credentials.unusable_keys(sandbox, own),
                 *inputs.write_problems(outcome),
             ),
-            linode=fence.linode,
+            linode=closed.linode,
             found=found,
             engine=answers,
             engine_wanted=done.engine_wanted,
@@ -299,10 +236,10 @@ class Reconciler:
             progress=await self._downloads.progress(sandbox, fetching),
         )
         told = await self._report.tell_status(situation, body, memory)
-        waits = [told, fence.again, ready.again, found.again]
+        waits = [told, closed.again, ready.again, found.again]
         if next(references(sandbox), None) is not None:
             waits.append(RECHECK / 2 if ready.problems else RECHECK)
-        if outcome.failures or done.steps.waiting or not fence.released:
+        if outcome.failures or done.steps.waiting or not closed.released:
             retries = [error.retry_after for _, error in outcome.failures if error.retry_after]
             waits.append(max([1.0, *retries]))
         if inputs.waiting_components(sandbox, own):
@@ -311,60 +248,6 @@ class Reconciler:
             # It was told as serving just now; the own write of the status causes no pass.
             waits.append(1.0)
         return min((wait for wait in waits if wait is not None), default=None)
-
-    async def _guard(
-        self,
-        sandbox: v1alpha1.AISandbox,
-        body: Mapping[str, Any],
-        service: seen.Seen | None,
-        outcome: execute.Outcome,
-    ) -> tuple[views.LinodeView, float | None]:
-        """State what the firewall must be; the finalizer first, so that no crash leaves an ownerless object."""
-        if not inputs.is_public(sandbox):
-            return views.LinodeView(), None
-        if names.FINALIZER not in sandbox.metadata.finalizers:
-            before = len(outcome.failures)
-            await _attempt(outcome, "the finalizer", self._deletion.hold(sandbox, body))
-            if len(outcome.failures) > before:
-                return views.LinodeView(), None
-        return self._exposure.protect(sandbox, service)
-
-    async def _close(
-        self,
-        sandbox: v1alpha1.AISandbox,
-        children: inputs.Children,
-        memory: _Memory,
-        linode: views.LinodeView,
-        outcome: execute.Outcome,
-    ) -> None:
-        """Write the policies; those that are no longer wanted stay until the pods are gone."""
-        nothing = facts.Material(engine_key="", chat_session_key="", api_keys={})
-        own = inputs.own(children, sandbox.metadata.uid)
-        known = inputs.rendering_facts(
-            sandbox,
-            own,
-            options=self._options,
-            material=nothing,
-            linode=linode,
-            model=views.ModelView(),
-        )
-        context = inputs.plan_context(
-            sandbox,
-            own,
-            accepted=memory.accepted,
-            hold=frozenset(),
-            linode=linode,
-            commit="",
-            now=self._now(),
-        )
-        policies = {k: record for k, record in children.items() if k[0] == kinds.NETWORK_POLICY.kind}
-        steps = plan.plan(network.render(sandbox, known), policies, context)
-        steps = dataclasses.replace(steps, prune=())
-        outcome.extend(
-            await self._executor.execute(
-                steps, namespace=sandbox.metadata.namespace, uid=sandbox.metadata.uid
-            )
-        )
 
     async def _finish(self, sandbox: v1alpha1.AISandbox, body: Mapping[str, Any]) -> float | None:
         """Deletion: retract, free the GPU, release Linode's objects, let go."""
@@ -431,9 +314,6 @@ class Reconciler:
             return views.EngineProof(unseen=True, message="the engine's key is not known")
         return self._engines.prove(sandbox, deployment, key=material.engine_key)
 
-    def _look(self, sandbox: v1alpha1.AISandbox, commit: str) -> resolution.Look:
-        return self._hub.look(sandbox, commit=commit)
-
     def _recall(self, sandbox: v1alpha1.AISandbox) -> _Memory:
         key, uid = sandbox.key, sandbox.metadata.uid
         memory = self._memory.get(key)
@@ -449,25 +329,9 @@ class Reconciler:
             self._report.forget(memory.uid)
             self._findings.forget(memory.uid)
             self._downloads.forget(memory.uid)
-            self._credentials.forget(memory.uid)
+            self._preparation.forget(memory.uid)
             self._gateways.forget(memory.uid)
             self._engines.forget(memory.uid, key)
-
-
-def _nothing_new(_sandbox: v1alpha1.AISandbox, _commit: str) -> resolution.Look:
-    """The hub is not asked while the token that it may want is not there."""
-    return resolution.Look()
-
-
-async def _attempt(outcome: execute.Outcome, what: str, action: Awaitable[T]) -> T | None:
-    """Do it; a refusal is noted and does not keep the rest of the pass from narrowing and telling."""
-    try:
-        return await action
-    except errors.AlreadyExists as error:
-        outcome.taken.append(str(error))
-    except errors.KubeError as error:
-        outcome.failures.append((what, error))
-    return None
 
 
 def _first(error: pydantic.ValidationError) -> str:

@@ -81,6 +81,7 @@ class Resolutions:
     Args:
         endpoint: base URL of the hub; empty for the public one.
         add: asks for another pass over a sandbox.
+        observer: called after each question to the hub with the name of the failure, or "ok".
     """
 
     def __init__(
@@ -92,8 +93,10 @@ class Resolutions:
         ask: Resolve = resolve.resolve,
         clock: Callable[[], float] = time.monotonic,
         concurrency: int = 4,
+        observer: Callable[[str], None] = lambda _outcome: None,
     ) -> None:
         self._client = client
+        self._observer = observer
         self._endpoint = endpoint
         self._add = add
         self._ask = ask
@@ -136,12 +139,14 @@ class Resolutions:
     async def _pursue(self, question: _Question, entry: _Entry) -> None:
         try:
             model = await self._answer(question)
+            self._observer("ok")
             entry.look, entry.until = Look(model=model), self._clock() + FRESH
             entry.delay = FIRST_RETRY
             # What a commit holds never changes.
             pinned = dataclasses.replace(question, revision=model.commit)
             self._entries[pinned] = _Entry(look=entry.look, until=float("inf"))
         except FetchError as failure:
+            self._observer(failure.failure.name)
             entry.look = Look(failure=failure)
             entry.until = self._clock() + (RETRY_PERMANENT if failure.failure.permanent else entry.delay)
             entry.delay = min(entry.delay * 2, LONGEST_RETRY)
