@@ -7,10 +7,11 @@ UV_VERSION := 0.13.9
 CACHE := $(or $(AI_SANDBOX_LAB_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ai-sandbox-lab)
 UV := $(shell command -v uv 2>/dev/null || echo $(CACHE)/uv-$(UV_VERSION)/bin/uv)
 PY := .venv/bin/python
+DOCS := build/docs-venv
 export PYTHONPATH := operator:tests
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help setup lab demo test test-slow test-unit test-networkpolicy test-controlplane test-gateway test-chat test-fetch compare-engine test-e2e lint format generate lock bench bench-gateway clean
+.PHONY: help setup lab demo test test-slow test-unit test-networkpolicy test-controlplane test-gateway test-chat test-fetch test-delivery compare-engine docs test-e2e lint format generate lock bench bench-gateway clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 22
@@ -35,7 +36,7 @@ demo: lab ## the whole story on a real API server, narrated; KEEP=1 leaves it ru
 	@$(PY) -m lab.demo $(if $(KEEP),--keep)
 
 test: lab ## unit, gateway, networkpolicy, controlplane and e2e tests
-	@$(PY) -m pytest -m "not slow" -n 2 tests/unit tests/fetch tests/gateway tests/networkpolicy
+	@$(PY) -m pytest -m "not slow" -n 2 tests/unit tests/delivery tests/fetch tests/gateway tests/networkpolicy
 	@$(PY) -m pytest -m "not slow" tests/controlplane tests/e2e
 
 test-slow: lab ## the complete sweeps: every kill point, longer silences (half an hour)
@@ -59,6 +60,14 @@ test-chat: .venv/ready ## the real Open WebUI behind the real Envoy, in a headle
 
 compare-engine: .venv/ready ## the stand-in for vLLM next to the real one: VLLM=path of its program; without, next to a recording
 	@$(PY) -m lab.engine.compare $(if $(VLLM),--engine $(VLLM))
+
+test-delivery: .venv/ready ## the image's steps replayed, workflows checked (needs network)
+	@$(PY) -m pytest tests/delivery
+
+docs: | $(UV) ## the documentation site, strict, in build/site
+	@$(UV) venv --quiet --allow-existing $(DOCS)
+	@$(UV) pip sync --quiet --require-hashes --python $(DOCS)/bin/python docs/requirements.lock
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
 
 test-controlplane: lab ## against a real API server, scheduler and controller manager
 	@$(PY) -m pytest -m "not slow" tests/controlplane
@@ -86,6 +95,8 @@ lock: | $(UV) ## resolve and pin all Python packages anew
 	@cd tests/networkpolicy && $(UV) pip compile -q requirements-nca.in --universal --python-version 3.11 --generate-hashes --no-header -o requirements-nca.lock
 	@cd tests/chat && $(UV) pip compile -q open-webui.in --excludes open-webui-excludes.txt --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -o open-webui.lock
 	@cd tests/chat && $(UV) pip compile -q playwright.in --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -o playwright.lock
+	@cd docs && $(UV) pip compile -q requirements.in --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -o requirements.lock
+	@cd .github/image && $(UV) pip compile -q build.in --universal --python-version 3.11 --generate-hashes --no-header -o build.lock
 
 bench: lab ## figures: latency, throughput, requests, memory, restart; writes bench-results.json
 	@$(PY) -m bench --out bench-results.json
