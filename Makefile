@@ -11,7 +11,7 @@ DOCS := build/docs-venv
 export PYTHONPATH := operator:tests
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help setup lab demo test test-slow test-unit test-networkpolicy test-controlplane test-gateway test-chat test-fetch test-delivery compare-engine docs test-e2e lint format generate lock bench bench-gateway clean
+.PHONY: help setup lab demo test test-slow test-unit test-networkpolicy test-controlplane test-gateway test-chat test-fetch test-chart test-delivery compare-engine docs test-e2e lint format generate lock bench bench-gateway clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 22
@@ -35,9 +35,9 @@ lab: .venv/ready ## build the real control plane once (about 8 minutes on two co
 demo: lab ## the whole story on a real API server, narrated; KEEP=1 leaves it running
 	@$(PY) -m lab.demo $(if $(KEEP),--keep)
 
-test: lab ## unit, gateway, networkpolicy, controlplane and e2e tests
-	@$(PY) -m pytest -m "not slow" -n 2 tests/unit tests/delivery tests/fetch tests/gateway tests/networkpolicy
-	@$(PY) -m pytest -m "not slow" tests/controlplane tests/e2e
+test: lab ## everything but the slow sweeps and the browser; the lab's tests on two control planes side by side
+	@$(PY) -m pytest -m "not slow" -n 2 tests/unit tests/delivery tests/observability tests/fetch tests/gateway tests/networkpolicy
+	@$(PY) -m pytest -m "not slow" -n 2 --dist loadfile tests/controlplane tests/e2e tests/chart
 
 test-slow: lab ## the complete sweeps: every kill point, longer silences (half an hour)
 	@$(PY) -m pytest -m slow --timeout 3600 tests
@@ -61,6 +61,9 @@ test-chat: .venv/ready ## the real Open WebUI behind the real Envoy, in a headle
 compare-engine: .venv/ready ## the stand-in for vLLM next to the real one: VLLM=path of its program; without, next to a recording
 	@$(PY) -m lab.engine.compare $(if $(VLLM),--engine $(VLLM))
 
+test-chart: lab ## the Helm chart with Helm 4 and 3: values, rights, install to uninstall on a real API server
+	@$(PY) -m pytest -m "not slow" tests/chart
+
 test-delivery: .venv/ready ## the image's steps replayed, workflows checked (needs network)
 	@$(PY) -m pytest tests/delivery
 
@@ -81,13 +84,17 @@ lint: .venv/ready ## formatter, linter, types, layers, generated files
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
 	@$(PY) scripts/generate.py --check
+	@$(PY) scripts/chart.py --check
+	@$(PY) scripts/metrics.py --check
 
 format: .venv/ready ## apply the formatter
 	@.venv/bin/ruff format .
 	@.venv/bin/ruff check --fix .
 
-generate: .venv/ready ## CRD and API reference from the models
+generate: .venv/ready ## CRD, references, the chart's rules and its README
 	@$(PY) scripts/generate.py
+	@$(PY) scripts/chart.py
+	@$(PY) scripts/metrics.py
 
 lock: | $(UV) ## resolve and pin all Python packages anew
 	@$(UV) pip compile -q pyproject.toml --universal --generate-hashes --no-header -o requirements.lock

@@ -47,10 +47,7 @@ async def canonical(world: World, name: str) -> dict[str, Any]:
         "applied": status["applied"],
         "linode": sorted(status.get("linode") or {}),
         "finalizers": sandbox["metadata"].get("finalizers"),
-        "objects": {
-            f"{kind} {child}": _reduced(kind, live)
-            for (kind, child), live in children.items()
-        },
+        "objects": {f"{kind} {child}": _reduced(kind, live) for (kind, child), live in children.items()},
         "account": account(world, sandbox["metadata"]["uid"]),
     }
     text = json.dumps(found, sort_keys=True).replace(world.namespace, "NAMESPACE").replace(name, "NAME")

@@ -89,7 +89,12 @@ PERMISSIONS: tuple[Permission, ...] = (
     _child(kinds.JOB, "Download of the model, copy of chats before an update."),
     _child(kinds.NETWORK_POLICY, "Default deny, and the exact edges between the parts of a sandbox."),
     _child(kinds.POD_DISRUPTION_BUDGET, "One gateway stays while a node is drained."),
-    _child(kinds.PVC, "Model cache and chats."),
+    Permission(
+        kind=kinds.PVC,
+        verbs=("get", "list", "watch", "create", "patch"),
+        scope="sandboxes",
+        why="Model cache and chats. Never deleted by the operator: the garbage collector does, where that is wanted.",
+    ),
     _child(
         kinds.SECRET,
         "API keys, certificates and the gateway's configuration; reads the Secrets that a sandbox names.",

@@ -80,6 +80,12 @@ class Budget:
         bucket.tokens -= 1
         return wait
 
+    def left(self, kind: CallClass) -> float:
+        """Requests that could be sent at once; 0 while Linode has told to wait."""
+        bucket, now = self._buckets[kind], self._clock()
+        bucket.refill(now)
+        return 0.0 if bucket.blocked_until > now else max(0.0, bucket.tokens)
+
     def pause(self, kind: CallClass, retry_after: float | None) -> float:
         """Linode answered 429: nobody calls this class before then. Returns the seconds."""
         wait = min(DEFAULT_PAUSE if retry_after is None else max(retry_after, 1.0), MAX_PAUSE)

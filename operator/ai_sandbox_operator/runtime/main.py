@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import pathlib
@@ -23,13 +24,13 @@ from kubernetes.aio import config as aio_config
 from ai_sandbox_operator.api import kinds
 from ai_sandbox_operator.kube import client as kube_client
 from ai_sandbox_operator.kube import errors, events, lease, pods
+from ai_sandbox_operator.linode import budget, release
 from ai_sandbox_operator.linode import client as linode_client
 from ai_sandbox_operator.linode import errors as linode_errors
-from ai_sandbox_operator.linode import release
 from ai_sandbox_operator.linode import token as linode_token
 from ai_sandbox_operator.reconcile import engines, gateways, inputs, keeper, reconciler, resolution
 
-from . import election, health, logs, metrics, queue, resync, store, watch
+from . import election, health, logs, metrics, queue, resync, sandbox_metrics, store, watch
 from .settings import Settings
 
 log = logging.getLogger(__name__)
@@ -76,9 +77,18 @@ def orphans(settings: Settings) -> int:
 async def _main(settings: Settings) -> None:
     configuration = await kube_client.load_configuration(settings.kubeconfig, context=settings.context)
     client = kube_client.KubeClient(configuration, observer=_count_kubernetes)
+    allowance = budget.Budget(clock=time.monotonic, wall=time.time)
+    breaker = budget.Breaker(clock=time.monotonic)
     linode = linode_client.LinodeClient(
-        settings.linode_url, token_provider=_token(settings.linode_token_file), observer=_count_linode
+        settings.linode_url,
+        token_provider=_token(settings.linode_token_file),
+        request_budget=allowance,
+        breaker=breaker,
+        observer=_count_linode,
     )
+    for kind in budget.CallClass:
+        metrics.LINODE_BUDGET.labels(kind.name.lower()).set_function(functools.partial(allowance.left, kind))
+    metrics.LINODE_CIRCUIT.set_function(lambda: int(breaker.is_open))
     stop = asyncio.Event()
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(client.close)
@@ -131,15 +141,28 @@ async def _serve(
 
     ask = gateways.Gateways(client, reader.get, add=work.add)
     engine = engines.Engines(client, reader.request, add=work.add)
-    hub = resolution.Resolutions(client, endpoint=settings.hub_endpoint, add=work.add)
+    hub = resolution.Resolutions(
+        client,
+        endpoint=settings.hub_endpoint,
+        add=work.add,
+        observer=lambda outcome: metrics.HUB_REQUESTS.labels(outcome).inc(),
+    )
 
     def before_scrape() -> None:
         metrics.QUEUE_DEPTH.set(len(work))
+        metrics.QUEUE_OLDEST.set(work.oldest)
         metrics.SANDBOXES.set(seen.count(kinds.SANDBOX))
-        metrics.MISSED_EVENTS.set(rounds.missed_total)
         metrics.RESYNC_AGE.set(max(0.0, time.monotonic() - rounds.completed) if rounds.ready.is_set() else 0)
         metrics.LEADER.set(int(candidate.held.is_set()))
 
+    metrics.REGISTRY.register(
+        sandbox_metrics.Collector(
+            bodies=seen.bodies,
+            leading=candidate.held.is_set,
+            repairs=lambda: seen.repairs,
+            missed=lambda: rounds.missed_total,
+        )
+    )
     status = health.Health(
         resync_age=lambda: time.monotonic() - rounds.completed,
         resync_interval=settings.resync_interval,
@@ -176,10 +199,10 @@ async def _serve(
 
         async def timed(key: store.Key) -> float | None:
             began = time.monotonic()
-            outcome = "error"
+            outcome = metrics.ERROR
             try:
                 again = await act.reconcile(key)
-                outcome = "ok"
+                outcome = metrics.OK
                 return again
             finally:
                 metrics.PASSES.labels(outcome).observe(time.monotonic() - began)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
@@ -27,19 +28,28 @@ class WorkQueue(Generic[K]):
         longest_backoff: float = 300.0,
         pass_timeout: float = 120.0,
         jitter: Callable[[], float] = lambda: random.uniform(0.8, 1.2),  # noqa: S311 - spreads load, no secret
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ready: asyncio.Queue[K] = asyncio.Queue()
-        self._dirty: set[K] = set()
+        # With the time at which each was asked for first; the order is the one in which they came.
+        self._dirty: dict[K, float] = {}
         self._busy: set[K] = set()
         self._failures: Counter[K] = Counter()
         self._later: dict[K, asyncio.TimerHandle] = {}
         self._longest_backoff = longest_backoff
         self._pass_timeout = pass_timeout
         self._jitter = jitter
+        self._clock = clock
 
     def __len__(self) -> int:
         """Keys that wait now; delayed ones are not counted."""
         return self._ready.qsize()
+
+    @property
+    def oldest(self) -> float:
+        """Seconds for which the key that waits longest has waited; 0 if none does."""
+        first = next(iter(self._dirty.values()), None)
+        return 0.0 if first is None else max(0.0, self._clock() - first)
 
     @property
     def idle(self) -> bool:
@@ -64,7 +74,7 @@ class WorkQueue(Generic[K]):
         if (waiting := self._later.pop(key, None)) is not None:
             waiting.cancel()
         if key not in self._dirty:
-            self._dirty.add(key)
+            self._dirty[key] = self._clock()
             if key not in self._busy:
                 self._ready.put_nowait(key)
 
@@ -72,7 +82,7 @@ class WorkQueue(Generic[K]):
         """Take keys for ever. `reconcile` returns the seconds after which it wants another pass."""
         while True:
             key = await self._ready.get()
-            self._dirty.discard(key)
+            self._dirty.pop(key, None)
             self._busy.add(key)
             try:
                 async with asyncio.timeout(self._pass_timeout):

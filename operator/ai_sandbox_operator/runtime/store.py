@@ -13,7 +13,7 @@ import dataclasses
 import json
 import time
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -63,6 +63,9 @@ class Store:
         self._children: dict[str, dict[Key, tuple[seen.Seen, float]]] = defaultdict(dict)
         self._by_sandbox: dict[Key, set[tuple[str, str]]] = defaultdict(set)
         self._gone: dict[str, str] = {}
+        self._written: dict[tuple[str, Key], bytes] = {}
+        self.repairs: Counter[str] = Counter()
+        """Children by kind that somebody else had changed and that were written as before; since the start."""
 
     def observe(self, kind: kinds.Kind, event_type: str | None, body: Mapping[str, Any]) -> Key | None:
         """Take in one watch event; the key of the sandbox to look at, if any.
@@ -96,7 +99,11 @@ class Store:
     def write_back(self, kind: kinds.Kind, body: Mapping[str, Any]) -> seen.Seen:
         """Take in the answer to a write of ours, so that the next pass does not repeat it."""
         record = seen.observe(kind.kind, body)
-        self._remember((record.namespace, record.name), record)
+        key = (record.namespace, record.name)
+        self._count_repair(key, record)
+        self._remember(key, record)
+        if key in self._children[record.kind]:
+            self._written[record.kind, key] = record.digest
         return record
 
     def remember(self, kind: kinds.Kind, body: Mapping[str, Any]) -> None:
@@ -107,6 +114,10 @@ class Store:
         """The body of a sandbox, as a fresh copy."""
         held = self._sandboxes.get(key)
         return held[0].body() if held else None
+
+    def bodies(self) -> Iterator[dict[str, Any]]:
+        """Bodies of all sandboxes, one at a time."""
+        return (held.body() for held, _ in list(self._sandboxes.values()))
 
     def sandbox_uid(self, key: Key) -> str | None:
         held = self._sandboxes.get(key)
@@ -196,6 +207,12 @@ class Store:
         if record.sandbox:
             self._by_sandbox[record.namespace, record.sandbox].add((record.kind, record.name))
 
+    def _count_repair(self, key: Key, record: seen.Seen) -> None:
+        """What is written as at the last write, over something else, was changed by somebody else."""
+        held, before = self._children[record.kind].get(key), self._written.get((record.kind, key))
+        if held is not None and held[0].uid == record.uid and before == record.digest != held[0].digest:
+            self.repairs[record.kind] += 1
+
     def _bury(self, metadata: Mapping[str, Any]) -> None:
         self._gone[metadata["uid"]] = metadata.get("resourceVersion", "")
         if len(self._gone) > TOMBSTONES:
@@ -208,6 +225,7 @@ class Store:
 
     def _forget(self, kind: str, key: Key) -> None:
         held = self._children[kind].pop(key, None)
+        self._written.pop((kind, key), None)
         if held is None:
             return
         owner = (held[0].namespace, held[0].sandbox)

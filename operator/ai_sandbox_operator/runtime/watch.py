@@ -18,6 +18,7 @@ from kubernetes.aio import client as aio
 
 from ai_sandbox_operator.api import kinds, names
 
+from . import metrics
 from . import store as stores
 
 log = logging.getLogger(__name__)
@@ -91,6 +92,7 @@ def registry(
 
         @kopf.on.event(*selector, registry=chosen, id=f"watch-{kind.plural}")
         async def note(event: Any, kind: kinds.Kind = kind, **_: Any) -> None:
+            metrics.WATCH_EVENTS.labels(kind.kind).inc()
             key = store.observe(kind, event["type"], event["object"])
             if key is not None:
                 add(key)
