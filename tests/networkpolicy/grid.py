@@ -196,6 +196,7 @@ def known(case: Case) -> facts.Facts:
         material=facts.Material(engine_key="", chat_session_key="", api_keys={}),
         nodebalancer_ranges=case.balancers,
         operator_namespace=case.operator_namespace,
+        commit="0" * 40,
         firewall_id=1,
     )
 
