@@ -32,6 +32,7 @@ class Credentials:
         self._client = client
         self._write_back = write_back
         self._fresh: dict[str, facts.Material] = {}
+        self._engine_keys: dict[str, str] = {}
 
     async def ensure(self, sandbox: v1alpha1.AISandbox, children: Children) -> facts.Material:
         """All values for rendering.
@@ -41,6 +42,8 @@ class Credentials:
         """
         uid = sandbox.metadata.uid
         engine = _data(children, access.engine_key_name(sandbox)).get(access.ENGINE_KEY)
+        if engine:
+            self._engine_keys[uid] = engine
         session = _data(children, access.chat_name(sandbox)).get(access.CHAT_SESSION_KEY)
         admin = _data(children, access.chat_admin_name(sandbox)).get(access.ADMIN_PASSWORD)
         stored_keys = _record(children, access.api_keys_name(sandbox))
@@ -53,7 +56,9 @@ class Credentials:
             self._fresh.pop(uid, None)
         elif fresh is None:
             fresh = self._fresh[uid] = facts.Material(
-                engine_key=material.engine_key(),
+                # An engine reads its key once, at its start. So a Secret that somebody deleted comes back with
+                # the same key, or the engine that runs would refuse everybody.
+                engine_key=self._engine_keys.get(uid) or material.engine_key(),
                 chat_session_key=material.session_key(),
                 chat_admin_password=material.admin_password(),
                 api_keys={},
@@ -77,6 +82,7 @@ class Credentials:
     def forget(self, uid: str) -> None:
         """Drop values that were made for a sandbox that is gone."""
         self._fresh.pop(uid, None)
+        self._engine_keys.pop(uid, None)
 
     async def _sync_keys(self, stored: seen.Seen, wanted: list[str], keys: dict[str, str]) -> dict[str, str]:
         """Make values for new names and drop those of removed ones; nothing else in the Secret changes."""

@@ -132,6 +132,9 @@ class Engines:
     async def _ask(self, key: Key, pod: Mapping[str, Any], goal: Goal) -> views.EngineProof:
         address = (pod.get("status") or {}).get("podIP", "")
         status, body = await self._request("GET", address, names.PORT_ENGINE, "/v1/models", token=goal.key)
+        if status == 401:
+            text = "the engine was started with another key than its Secret holds now; delete its pod to restart it"
+            return views.EngineProof(reason=Reason.EngineUnproven, message=text)
         listed = _listed(body) if status == 200 else {}
         if goal.served_name not in listed:
             text = f"GET /v1/models answers with status {status} and does not list {goal.served_name}"

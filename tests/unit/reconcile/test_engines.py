@@ -148,7 +148,7 @@ async def test_a_model_for_embeddings_is_warmed_up_its_own_way(world: World) -> 
     ("models_answer", "answers", "words"),
     [
         ((200, {"data": [{"id": "another"}]}), {}, "does not list"),
-        ((401, "{}"), {}, "status 401"),
+        ((401, "{}"), {}, "another key"),
         ((200, "no JSON"), {}, "does not list"),
         ((200, {"data": 7}), {}, "does not list"),
         (PodUnreachable("port 8000 is not reached"), {}, "is not reached"),
