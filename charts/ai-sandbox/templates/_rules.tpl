@@ -36,7 +36,7 @@
   - create
   - patch
   - delete
-# Download of the model, copy of chats before an update.
+# Download of the model, and removal of earlier ones.
 - apiGroups:
   - batch
   resources:

@@ -86,7 +86,7 @@ PERMISSIONS: tuple[Permission, ...] = (
         unobserved=frozenset({"update"}),
     ),
     _child(kinds.DEPLOYMENT, "Engine, chat and gateway."),
-    _child(kinds.JOB, "Download of the model, copy of chats before an update."),
+    _child(kinds.JOB, "Download of the model, and removal of earlier ones."),
     _child(kinds.NETWORK_POLICY, "Default deny, and the exact edges between the parts of a sandbox."),
     _child(kinds.POD_DISRUPTION_BUDGET, "One gateway stays while a node is drained."),
     Permission(

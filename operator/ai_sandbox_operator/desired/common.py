@@ -85,6 +85,11 @@ def selector(sandbox: v1alpha1.AISandbox, component: str | None = None) -> dict[
     return labels
 
 
+def label_selector(sandbox: v1alpha1.AISandbox, component: str | None = None) -> str:
+    """The same as a list request writes it."""
+    return ",".join(f"{label}={value}" for label, value in selector(sandbox, component).items())
+
+
 def template(
     sandbox: v1alpha1.AISandbox,
     component: str,

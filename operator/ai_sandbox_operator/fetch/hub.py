@@ -11,8 +11,11 @@ import json
 import os
 import pathlib
 import tempfile
+from collections.abc import Callable
 from typing import Any
 
+from ai_sandbox_operator.desired import models
+from ai_sandbox_operator.fetch import choose
 from ai_sandbox_operator.fetch.choose import RemoteFile
 from ai_sandbox_operator.fetch.failures import FetchError, FetchFailure
 
@@ -101,6 +104,21 @@ def _remote(sibling: Any) -> RemoteFile:
         sha256=str(lfs.sha256) if lfs else "",
         git_sha1="" if lfs else str(sibling.blob_id or ""),
     )
+
+
+def select(model: str, listing: Listing, read: Callable[[RemoteFile], bytes]) -> choose.Selection:
+    """The files of a repository that the engine loads: one choice for the operator and for the fetch Job.
+
+    Args:
+        read: the content of the index of weights, where the choice depends on one.
+
+    Raises:
+        FetchError: there are no weights that the engine can load, or their index is none.
+    """
+    consolidated = models.loads_consolidated(model)
+    index = choose.needs_index(listing.files, consolidated=consolidated)
+    indexed = None if index is None else indexed_files(read(index), index.path)
+    return choose.choose(listing.files, consolidated=consolidated, indexed=indexed)
 
 
 def indexed_files(content: bytes, name: str) -> frozenset[str]:

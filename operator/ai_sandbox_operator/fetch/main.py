@@ -18,7 +18,6 @@ from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
-from ai_sandbox_operator.desired import models
 from ai_sandbox_operator.fetch import choose, download, hub, store
 from ai_sandbox_operator.fetch.failures import FetchError, FetchFailure, classify
 
@@ -130,13 +129,11 @@ def _download(arguments: argparse.Namespace, repository: hub.Hub, listing: hub.L
         pace = download.Pace(report=arguments.report_seconds, stall=arguments.stall_seconds)
         download.download(files, work, one, workers=arguments.max_workers, pace=pace, report=told)
 
-    consolidated = models.loads_consolidated(arguments.model)
-    index = choose.needs_index(listing.files, consolidated=consolidated)
-    indexed = None
-    if index is not None:
+    def read(index: choose.RemoteFile) -> bytes:
         bring([index], lambda _now: None)
-        indexed = hub.indexed_files((work / index.path).read_bytes(), index.path)
-    selection = choose.choose(listing.files, consolidated=consolidated, indexed=indexed)
+        return (work / index.path).read_bytes()
+
+    selection = hub.select(arguments.model, listing, read)
     tell(
         "start",
         model=arguments.model,

@@ -11,7 +11,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ai_sandbox_operator.desired import models
 from ai_sandbox_operator.fetch import choose, hub
 from ai_sandbox_operator.fetch.failures import classify
 
@@ -57,12 +56,7 @@ def resolve(model: str, revision: str, *, endpoint: str, token: str | None) -> R
 
 def _resolve(repository: hub.Hub, model: str, revision: str) -> Resolved:
     listing = repository.list(revision)
-    consolidated = models.loads_consolidated(model)
-    index = choose.needs_index(listing.files, consolidated=consolidated)
-    indexed = None
-    if index is not None:
-        indexed = hub.indexed_files(repository.read(listing.commit, index), index.path)
-    selection = choose.choose(listing.files, consolidated=consolidated, indexed=indexed)
+    selection = hub.select(model, listing, lambda index: repository.read(listing.commit, index))
     chosen = {file.path: file for file in selection.files}
     return Resolved(
         commit=listing.commit,

@@ -98,7 +98,7 @@ class Engines:
             # The ready pod may be the one before the change: it proves nothing, and nothing is forgotten.
             return views.EngineProof(message="the engine's pod is not ready yet")
         goal = Goal(
-            selector=_selector(sandbox),
+            selector=common.label_selector(sandbox, common.ENGINE),
             served_name=models.served_name(sandbox.spec.model),
             template=f"{deployment.uid} {deployment.facts['engine_inputs']}",
             version=deployment.resource_version,
@@ -184,8 +184,3 @@ def _life(pod: Mapping[str, Any]) -> str:
     """Changes whenever the container is started anew."""
     statuses = (pod.get("status") or {}).get("containerStatuses") or ()
     return " ".join([pod["metadata"]["uid"], *(str(one.get("restartCount")) for one in statuses)])
-
-
-def _selector(sandbox: v1alpha1.AISandbox) -> str:
-    labels = common.selector(sandbox, common.ENGINE)
-    return ",".join(f"{label}={value}" for label, value in labels.items())

@@ -113,7 +113,7 @@ class Findings:
         if material is None or not waiting or young or now - memory.looked_at < EVERY * 0.9:
             return dict(memory.findings)
         memory.looked_at = now
-        selector = f"{names.MANAGED_BY_SELECTOR},{names.LABEL_SANDBOX}={sandbox.metadata.name}"
+        selector = common.label_selector(sandbox)
         try:
             pods = await self._client.list_all(kinds.POD, sandbox.metadata.namespace, label_selector=selector)
         except errors.KubeError as error:

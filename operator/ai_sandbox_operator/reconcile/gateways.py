@@ -79,7 +79,7 @@ class Gateways:
             self.forget(sandbox.metadata.uid)
             return views.GatewayProof(message="no gateway pod is ready yet")
         goal = Goal(
-            selector=_selector(sandbox),
+            selector=common.label_selector(sandbox, common.GATEWAY),
             revision=revision,
             routes=tuple(entry.name for entry in envoy_routes.entries(sandbox)),
             versions=(deployment.resource_version, configuration.resource_version),
@@ -133,8 +133,3 @@ class Gateways:
         patch = {"metadata": {"annotations": {names.ANNOTATION_ACCESS_REVISION: revision}}}
         with contextlib.suppress(errors.NotFound):
             await self._client.merge_patch(kinds.POD, metadata["namespace"], metadata["name"], patch)
-
-
-def _selector(sandbox: v1alpha1.AISandbox) -> str:
-    labels = common.selector(sandbox, common.GATEWAY)
-    return ",".join(f"{label}={value}" for label, value in labels.items())
