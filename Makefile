@@ -11,7 +11,7 @@ DOCS := build/docs-venv
 export PYTHONPATH := operator:tests
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help setup lab demo test test-slow test-unit test-networkpolicy test-controlplane test-gateway test-chat test-fetch test-chart test-delivery compare-engine docs test-e2e lint format generate lock bench bench-gateway clean
+.PHONY: help setup lab demo test test-slow test-unit test-networkpolicy test-controlplane test-gateway test-chat test-fetch test-chart test-delivery compare-engine results docs test-e2e lint format generate lock bench bench-gateway clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 22
@@ -67,6 +67,11 @@ test-chart: lab ## the Helm chart with Helm 4 and 3: values, rights, install to 
 test-delivery: .venv/ready ## the image's steps replayed, workflows checked (needs network)
 	@$(PY) -m pytest tests/delivery
 
+results: lab ## write docs/reference/tested.md anew from TESTS=path of tests
+	@rm -rf build/results
+	@AI_SANDBOX_RESULTS=$(CURDIR)/build/results $(PY) -m pytest $(PYTEST) $(TESTS)
+	@$(PY) scripts/results.py --take build/results
+
 docs: | $(UV) ## the documentation site, strict, in build/site
 	@$(UV) venv --quiet --allow-existing $(DOCS)
 	@$(UV) pip sync --quiet --require-hashes --python $(DOCS)/bin/python docs/requirements.lock
@@ -86,6 +91,7 @@ lint: .venv/ready ## formatter, linter, types, layers, generated files
 	@$(PY) scripts/generate.py --check
 	@$(PY) scripts/chart.py --check
 	@$(PY) scripts/metrics.py --check
+	@$(PY) scripts/results.py --check
 
 format: .venv/ready ## apply the formatter
 	@.venv/bin/ruff format .

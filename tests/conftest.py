@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import pathlib
 from collections.abc import AsyncIterator
 
 import hypothesis
 import pytest
+
+from results import Results
 
 # How long one example takes says more of the machine than of the code.
 hypothesis.settings.register_profile("no deadline", deadline=None)
@@ -43,3 +46,9 @@ def no_leaked_tasks(request: pytest.FixtureRequest) -> None:
     """Fail an asynchronous test that leaves tasks behind; set up first, so it looks last."""
     if isinstance(request.node, pytest.Function) and inspect.iscoroutinefunction(request.node.obj):
         request.getfixturevalue("_leaked_tasks")
+
+
+@pytest.fixture
+def results(request: pytest.FixtureRequest) -> Results:
+    """Where a test says what the docs shall show of it."""
+    return Results(str(request.path.relative_to(pathlib.Path(__file__).parent)))
