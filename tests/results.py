@@ -118,7 +118,7 @@ def take(folder: pathlib.Path) -> None:
         files = {entry["file"] for entry in fresh}
         entries = [entry for entry in recorded(table) if entry["file"] not in files] + fresh
         unique = {json.dumps(entry, sort_keys=True): entry for entry in entries}
-        ordered = sorted(unique.values(), key=lambda entry: [entry["file"], *entry["row"].values()])
+        ordered = sorted(unique.values(), key=lambda entry: entry["file"])
         RECORDED.mkdir(exist_ok=True)
         (RECORDED / f"{table}.json").write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n")
 

@@ -6,10 +6,12 @@ import asyncio
 import base64
 import copy
 import pathlib
+import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 
+import aiohttp
 import pytest
 import pytest_asyncio
 
@@ -151,6 +153,42 @@ async def test_an_object_of_somebody_else_is_never_touched_and_blocks_nothing_el
     assert after == before
     await world.api.delete(kinds.SERVICE, world.namespace, f"{name}-engine", uid=before["metadata"]["uid"])
     await world.until(name, "SpecValid", timeout=70)
+
+
+async def test_what_the_api_server_refuses_is_told_counted_and_made_once_it_may_be(
+    world: World, name: str
+) -> None:
+    quota: Object = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "no-more-volumes", "namespace": world.namespace},
+        "spec": {"hard": {"persistentvolumeclaims": "0"}},
+    }
+    kind = kinds.Kind("v1", "ResourceQuota", "resourcequotas", watched=False)
+    made = await world.api.create(kind, quota)
+    await asyncio.sleep(1.0)  # the API server's own view of quotas is that old at most
+    before = await refused_passes(world)
+    await world.apply(name, {"lifecycle": {"state": "Suspended"}})
+    told = await world.until(name, "SpecValid", "False", reason="WriteRefused")
+    assert "exceeded quota: no-more-volumes" in told["message"]
+    assert await refused_passes(world) > before
+    await world.until(name, "NetworkProtected")
+    await world.api.delete(kind, world.namespace, "no-more-volumes", uid=made["metadata"]["uid"])
+    await world.until(name, "SpecValid", timeout=70)
+
+
+async def refused_passes(world: World) -> float:
+    """Passes, so far, of which the API server refused a part."""
+    port = re.findall(r'"port": (\d+)', world.operator.log())[-1]
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"http://127.0.0.1:{port}/metrics") as answer,
+    ):
+        lines = (await answer.text()).splitlines()
+    counted = [
+        line for line in lines if line.startswith('ai_sandbox_reconcile_seconds_count{outcome="refused"}')
+    ]
+    return float(counted[0].split()[-1])
 
 
 async def configuration(world: World, name: str) -> str:

@@ -7,6 +7,7 @@ owner did not choose to leave, and never less of somebody else's than before.
 from __future__ import annotations
 
 import asyncio
+import re
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -252,6 +253,30 @@ async def test_kept_chats_are_adopted_by_the_next_sandbox_of_the_name(world: Wor
     assert before is not None
     assert after is not None
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
+
+
+async def test_kept_chats_that_lost_their_labels_are_named_with_the_labels_that_bring_them_back(
+    world: World, name: str
+) -> None:
+    await world.apply(name, {"lifecycle": {"state": "Suspended"}})
+    await world.until(name, "NetworkProtected")
+    claim = f"{name}-chat"
+    kept = await world.eventually(lambda: world.get(kinds.PVC, claim), what="the chat's volume")
+    await world.delete(name)
+    await world.gone(name)
+    await swept(world, name)
+    bare = {"metadata": {"labels": dict.fromkeys(kept["metadata"]["labels"])}}
+    await world.api.merge_patch(kinds.PVC, world.namespace, claim, bare)
+    await world.apply(name, {"lifecycle": {"state": "Suspended"}})
+    told = await world.until(name, "SpecValid", "False", reason="NameTaken")
+    labels = re.search(r"PersistentVolumeClaim \S+ exists .* label it with (.*) again", told["message"])
+    assert labels is not None, told["message"]
+    given = dict(pair.split("=", 1) for pair in labels.group(1).split())
+    await world.api.merge_patch(kinds.PVC, world.namespace, claim, {"metadata": {"labels": given}})
+    await world.until(name, "SpecValid", timeout=70)
+    after = await world.get(kinds.PVC, claim)
+    assert after is not None
+    assert after["metadata"]["uid"] == kept["metadata"]["uid"]
 
 
 @pytest.mark.parametrize("keep", [True, False])

@@ -34,7 +34,7 @@ class Outcome:
     """What a plan led to.
 
     Attributes:
-        taken: objects whose names belong to somebody else.
+        taken: what there is to say of each object whose name belongs to somebody else.
         failures: errors by object, worth another pass.
         held_back: stages that were not carried out, because an earlier one failed.
         accepted: additions to `planning.Context.accepted`.
@@ -50,6 +50,11 @@ class Outcome:
     @property
     def clean(self) -> bool:
         return not (self.taken or self.failures or self.held_back)
+
+    @property
+    def refused(self) -> bool:
+        """Whether the API server refused something, or did not answer; lost races do not count."""
+        return any(not isinstance(error, errors.Conflict) for _, error in self.failures)
 
     def extend(self, other: Outcome) -> None:
         """Add what a further plan of the same pass led to."""
@@ -136,7 +141,7 @@ class Executor:
             if record.managed and record.owner_uid in ("", uid):
                 self._write_back(kind, live)
                 raise errors.Conflict(f"{kind.kind} {child.name} exists already", status=409) from None
-            outcome.taken.append(f"{kind.kind} {child.name}")
+            outcome.taken.append(_taken(child, record))
             raise errors.Conflict(
                 f"{kind.kind} {child.name} exists and is not this sandbox's", status=409
             ) from None
@@ -186,6 +191,15 @@ class Executor:
             outcome.accepted[child.kind, child.name] = (wanted, live)
 
 
+def _taken(child: desired_facts.Child, record: seen.Seen) -> str:
+    """What to say of an object in the way; a volume without an owner may be one that was kept (I2)."""
+    text = f"{child.kind} {child.name} exists and belongs to somebody else"
+    if child.kind != kinds.PVC.kind or record.owner_uid:
+        return text
+    labels = " ".join(f"{name}={value}" for name, value in child.manifest["metadata"]["labels"].items())
+    return f"{text}; if it is the volume of an earlier sandbox of this name, label it with {labels} again"
+
+
 def _labels_only(manifest: Mapping[str, Any]) -> dict[str, Any]:
     metadata = {field: manifest["metadata"][field] for field in ("namespace", "name", "labels")}
     return {"apiVersion": manifest["apiVersion"], "kind": manifest["kind"], "metadata": metadata}
@@ -217,7 +231,7 @@ async def attempt(outcome: Outcome, what: str, action: Awaitable[T]) -> T | None
     try:
         return await action
     except errors.AlreadyExists as error:
-        outcome.taken.append(str(error))
+        outcome.taken.append(f"{error} exists and belongs to somebody else")
     except errors.KubeError as error:
         outcome.failures.append((what, error))
     return None

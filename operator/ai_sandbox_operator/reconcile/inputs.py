@@ -196,10 +196,7 @@ def access_revision(desired: Collection[facts.Child]) -> str:
 def write_problems(outcome: execute.Outcome) -> tuple[views.Problem, ...]:
     """What the API server refused, in words for a condition."""
     taken = tuple(
-        views.Problem(
-            reason=Reason.NameTaken, message=f"{label} exists and belongs to somebody else", stalled=True
-        )
-        for label in outcome.taken
+        views.Problem(reason=Reason.NameTaken, message=text, stalled=True) for text in outcome.taken
     )
     refused = tuple(
         views.Problem(reason=Reason.WriteRefused, message=f"{label}: {error}")

@@ -84,6 +84,19 @@ class _Done:
     trial: engine_trial.Trial | None = None
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Ended:
+    """What a pass says of itself.
+
+    Attributes:
+        again: seconds until the next, or None to wait for an event.
+        refused: whether the API server refused something, or did not answer; lost races do not count.
+    """
+
+    again: float | None = None
+    refused: bool = False
+
+
 class Reconciler:
     """Brings sandboxes to their specs."""
 
@@ -119,35 +132,35 @@ class Reconciler:
         self._downloads = downloads.Downloads(client, clock=clock)
         self._memory: dict[Key, _Memory] = {}
 
-    async def reconcile(self, key: Key) -> float | None:
-        """One pass; returns the seconds until the next, or None to wait for an event."""
+    async def reconcile(self, key: Key) -> Ended:
+        """One pass."""
         body = self._cache.sandbox(key)
         if body is None:
             self._forget(key)
-            return None
+            return Ended()
         try:
             sandbox = v1alpha1.parse(body)
         except pydantic.ValidationError as error:
             sandbox = inputs.bare(body)
             if not sandbox.metadata.deletion_timestamp:
-                return await self._refuse(sandbox, body, [_first(error)])
+                return Ended(again=await self._refuse(sandbox, body, [_first(error)]))
         memory = self._recall(sandbox)
         if sandbox.metadata.deletion_timestamp:
-            return await self._finish(sandbox, body)
+            return Ended(again=await self._finish(sandbox, body))
         if invalid := validation.violations(sandbox):
-            return await self._refuse(sandbox, body, [f"{v.field}: {v.message}" for v in invalid])
+            why = [f"{v.field}: {v.message}" for v in invalid]
+            return Ended(again=await self._refuse(sandbox, body, why))
         return await self._converge(sandbox, body, memory)
 
-    async def _converge(
-        self, sandbox: v1alpha1.AISandbox, body: Mapping[str, Any], memory: _Memory
-    ) -> float | None:
+    async def _converge(self, sandbox: v1alpha1.AISandbox, body: Mapping[str, Any], memory: _Memory) -> Ended:
         outcome = execute.Outcome()
         # Close first. Policies and firewall need nothing but the spec, and nothing else may delay them.
         closed = await self._fencing.close(sandbox, body, memory.accepted, outcome)
         own = inputs.own(self._cache.children(sandbox.key), sandbox.metadata.uid)
         ready = await self._preparation.prepare(sandbox, own, outcome)
         done = await self._write(sandbox, memory, closed, ready, outcome)
-        return await self._tell(sandbox, body, memory, closed, ready, done, outcome)
+        again = await self._tell(sandbox, body, memory, closed, ready, done, outcome)
+        return Ended(again=again, refused=outcome.refused)
 
     async def _write(
         self,

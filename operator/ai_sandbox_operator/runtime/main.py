@@ -201,9 +201,9 @@ async def _serve(
             began = time.monotonic()
             outcome = metrics.ERROR
             try:
-                again = await act.reconcile(key)
-                outcome = metrics.OK
-                return again
+                ended = await act.reconcile(key)
+                outcome = metrics.REFUSED if ended.refused else metrics.OK
+                return ended.again
             finally:
                 metrics.PASSES.labels(outcome).observe(time.monotonic() - began)
 

@@ -13,10 +13,12 @@ REGISTRY = prometheus.CollectorRegistry()
 #: How a pass, or a question to the hub, ended well.
 OK = "ok"
 ERROR = "error"
+#: A pass went to its end, but the API server refused some of it or did not answer.
+REFUSED = "refused"
 
 PASSES = prometheus.Histogram(
     "ai_sandbox_reconcile_seconds",
-    "Duration of passes over a sandbox; outcome is ok or error.",
+    "Duration of passes over a sandbox; outcome is ok, refused (the API server refused some of it) or error.",
     ["outcome"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
     registry=REGISTRY,
@@ -75,7 +77,7 @@ RESYNC_AGE = prometheus.Gauge(
 LEADER = prometheus.Gauge("ai_sandbox_leader", "1 while this process is the leader.", registry=REGISTRY)
 prometheus.ProcessCollector(registry=REGISTRY)
 
-for _outcome in (OK, ERROR):
+for _outcome in (OK, REFUSED, ERROR):
     PASSES.labels(_outcome)
 
 

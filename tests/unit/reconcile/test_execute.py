@@ -143,7 +143,7 @@ async def test_a_name_that_is_taken_is_never_overwritten(world: World, kind_name
     }
     world.client.objects[kind, name] = foreign
     outcome = await world.run()
-    assert outcome.taken == [kind_name]
+    assert outcome.taken == [f"{kind_name} exists and belongs to somebody else"]
     assert world.client.objects[kind, name] is foreign
     assert [call for call in world.client.calls if call.endswith(kind_name)] == [
         f"create {kind_name}",
@@ -288,3 +288,9 @@ def test_outcomes_add_up() -> None:
     one, other = Outcome(writes=1, taken=["a"]), Outcome(writes=2, held_back=[Stage.EXPOSURE])
     one.extend(other)
     assert (one.writes, one.taken, one.held_back, one.clean) == (3, ["a"], [Stage.EXPOSURE], False)
+
+
+def test_a_lost_race_is_no_refusal_and_everything_else_that_fails_is_one() -> None:
+    assert not Outcome(failures=[("Secret a", errors.Conflict("changed", status=409))]).refused
+    assert Outcome(failures=[("Secret a", errors.Forbidden("quota", status=403))]).refused
+    assert Outcome(failures=[("Secret a", errors.Unavailable("no answer"))]).refused
