@@ -6,6 +6,7 @@ break: a watch that went deaf, a barrier that was never passed, a lease that was
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
@@ -74,4 +75,6 @@ class Health:
 
     async def _metrics(self, _: web.Request) -> web.Response:
         self._before_scrape()
-        return web.Response(body=metrics.render(), content_type="text/plain", charset="utf-8")
+        # Hundreds of sandboxes take a part of a second to write out, in which the loop goes on.
+        text = await asyncio.to_thread(metrics.render)
+        return web.Response(body=text, content_type="text/plain", charset="utf-8")

@@ -159,7 +159,7 @@ async def _serve(
         sandbox_metrics.Collector(
             bodies=seen.bodies,
             leading=candidate.held.is_set,
-            repairs=lambda: seen.repairs,
+            repairs=lambda: dict(seen.repairs),
             missed=lambda: rounds.missed_total,
         )
     )

@@ -106,7 +106,7 @@ def _seconds(text: str | None) -> float | None:
 
 
 class Collector(registry.Collector):
-    """Reads at each scrape.
+    """Reads at each scrape, in a thread beside the loop: what the arguments return must not change afterwards.
 
     Args:
         bodies: all sandboxes.
