@@ -44,6 +44,12 @@ TABLES = {
         "A fresh control plane, one of the ways to install, one sample.",
         ("Way", "Sample", "Outcome"),
     ),
+    "versions": Table(
+        "Versions of Kubernetes",
+        "One API server of 1.37 offers the APIs and features of earlier versions; the other tests run on 1.37 itself.",
+        ("Kubernetes", "Outcome", "Measured"),
+        measured=("Measured",),
+    ),
     "gitops": Table(
         "GitOps",
         "What tools that compare and correct find on sandboxes that a running operator keeps.",

@@ -40,12 +40,19 @@ class ControlPlane:
         scheduler: start the scheduler.
         crds: folder of CustomResourceDefinitions that are there before the controllers are: the garbage
             collector learns of later ones within half a minute, and until then deletes no child of theirs.
+        emulate: minor version, such as "1.34", whose APIs and features all components offer (KEP 4330).
     """
 
     def __init__(
-        self, *, controllers: bool = True, scheduler: bool = True, crds: pathlib.Path | None = None
+        self,
+        *,
+        controllers: bool = True,
+        scheduler: bool = True,
+        crds: pathlib.Path | None = None,
+        emulate: str = "",
     ) -> None:
         self._crds = crds
+        self._emulate = emulate
         self._controllers = controllers
         self._scheduler = scheduler
         self._keeper: subprocess.Popen[str] | None = None
@@ -89,17 +96,19 @@ class ControlPlane:
         self.kubeconfig = self.kubeconfig_for("admin", groups=["system:masters"])
         etcd = f"http://127.0.0.1:{client_port}"
         self._run("etcd", *_etcd_flags(self.folder, etcd, peer_port))
-        self._run("kube-apiserver", *_apiserver_flags(self.folder, etcd, api_port, self._controllers))
+        emulated = [f"--emulated-version={self._emulate}"] if self._emulate else []
+        flags = _apiserver_flags(self.folder, etcd, api_port, self._controllers)
+        self._run("kube-apiserver", *flags, *emulated)
         self._wait("kube-apiserver", "/readyz")
         if self._crds is not None:
             self.kubectl("apply", "--server-side", "-f", str(self._crds))
             self.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(self._crds))
         if self._controllers:
             kubeconfig = self.kubeconfig_for("controller-manager", groups=["system:masters"])
-            self._run("kube-controller-manager", *_controller_flags(self.folder, kubeconfig))
+            self._run("kube-controller-manager", *_controller_flags(self.folder, kubeconfig), *emulated)
         if self._scheduler:
             kubeconfig = self.kubeconfig_for("scheduler", groups=["system:masters"])
-            self._run("kube-scheduler", *_scheduler_flags(kubeconfig))
+            self._run("kube-scheduler", *_scheduler_flags(kubeconfig), *emulated)
 
     def stop(self) -> None:
         """End everything and remove the folder."""

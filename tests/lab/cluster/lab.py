@@ -28,6 +28,7 @@ class Lab:
     Args:
         pools: nodes by plan.
         envoy: whether the pods of gateways run the real Envoy, on the addresses that `loopback` gives.
+        emulate: see ControlPlane.
 
     Attributes:
         plane: the control plane.
@@ -37,8 +38,10 @@ class Lab:
             lab on this machine uses them. Empty without real Envoys.
     """
 
-    def __init__(self, *, pools: Mapping[str, int] | None = None, envoy: bool = False) -> None:
-        self.plane = ControlPlane(crds=CRDS)
+    def __init__(
+        self, *, pools: Mapping[str, int] | None = None, envoy: bool = False, emulate: str = ""
+    ) -> None:
+        self.plane = ControlPlane(crds=CRDS, emulate=emulate)
         self._envoy = envoy
         self._pools = dict(DEFAULT_POOLS if pools is None else pools)
         self._kubelet: subprocess.Popen[str] | None = None
