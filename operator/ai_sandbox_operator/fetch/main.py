@@ -156,53 +156,54 @@ def _download(arguments: argparse.Namespace, repository: hub.Hub, listing: hub.L
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Options of one of the two modes; exits with code 2 if they do not fit together."""
-    parser = _parser()
-    arguments = parser.parse_args(argv)
+    flags = parser()
+    arguments = flags.parse_args(argv)
     if arguments.sweep:
         if arguments.models_directory is None or not arguments.keep:
-            parser.error("--sweep needs --models-directory and at least one --keep")
+            flags.error("--sweep needs --models-directory and at least one --keep")
         if arguments.model or arguments.target or arguments.commit:
-            parser.error("--sweep is used alone")
+            flags.error("--sweep is used alone")
     elif not arguments.model or arguments.target is None:
-        parser.error("--model and --target are needed")
+        flags.error("--model and --target are needed")
     elif arguments.keep or arguments.models_directory:
-        parser.error("--keep and --models-directory belong to --sweep")
+        flags.error("--keep and --models-directory belong to --sweep")
     return arguments
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """All flags."""
+    made = argparse.ArgumentParser(
         prog="ai-sandbox-operator fetch",
         description="Download a model into a directory. A token is taken from HF_TOKEN, a mirror from "
         "HF_ENDPOINT.",
     )
-    parser.add_argument("--model", type=_model, help="model id, as owner/name")
-    parser.add_argument("--revision", default="main", help="branch, tag or commit [main]")
-    parser.add_argument(
+    made.add_argument("--model", type=_model, help="model id, as owner/name")
+    made.add_argument("--revision", default="main", help="branch, tag or commit [main]")
+    made.add_argument(
         "--commit", type=_commit, help="fetch exactly this commit; --revision is then only recorded"
     )
-    parser.add_argument("--target", type=pathlib.Path, help="directory to publish to")
-    parser.add_argument("--max-workers", default=4, type=int, help="files at a time [4]")
-    parser.add_argument(
+    made.add_argument("--target", type=pathlib.Path, help="directory to publish to")
+    made.add_argument("--max-workers", default=4, type=int, help="files at a time [4]")
+    made.add_argument(
         "--report-seconds", default=5.0, type=float, help="seconds between progress lines [5]"
     )
-    parser.add_argument(
+    made.add_argument(
         "--stall-seconds", default=600.0, type=float, help="give up after this long without a byte [600]"
     )
-    parser.add_argument(
+    made.add_argument(
         "--lock-seconds", default=60.0, type=float, help="wait this long for another fetch to end [60]"
     )
-    parser.add_argument(
+    made.add_argument(
         "--sweep", action="store_true", help="instead: remove all models of a volume but those to keep"
     )
-    parser.add_argument("--models-directory", type=pathlib.Path, help="directory of all models, for --sweep")
-    parser.add_argument(
+    made.add_argument("--models-directory", type=pathlib.Path, help="directory of all models, for --sweep")
+    made.add_argument(
         "--keep", action="append", type=_name, metavar="NAME", help="directory in it to keep; repeatable"
     )
-    parser.add_argument(
+    made.add_argument(
         "--termination-log", default=TERMINATION_LOG, type=pathlib.Path, help=argparse.SUPPRESS
     )
-    return parser
+    return made
 
 
 def _model(text: str) -> str:
