@@ -110,14 +110,6 @@ def live(record: seen.Seen) -> Live:
     )
 
 
-def models_in_use(now: Live) -> frozenset[str]:
-    """Directories of the models that the engine serves, is about to serve, or would go back to."""
-    templates = [now.good.template] if now.good is not None else []
-    if (candidate := parse_good(now.candidate)) is not None:
-        templates.append(candidate.template)
-    return frozenset(container(template)["args"][0] for template in templates)
-
-
 def container(template: Template) -> Mapping[str, Any]:
     """The engine's container."""
     found: Mapping[str, Any] = template["spec"]["containers"][0]

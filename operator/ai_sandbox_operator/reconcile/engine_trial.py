@@ -12,11 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ai_sandbox_operator.api.conditions import Reason
-from ai_sandbox_operator.observed import diagnosis, seen
+from ai_sandbox_operator.observed import diagnosis, images, seen
 
 Pod = Mapping[str, Any]
 
-_PULL = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 #: Seconds beyond a pod's grace period before it counts as stuck; a kubelet needs a moment to tell of the end.
 STUCK_AFTER = 30.0
 
@@ -51,7 +50,7 @@ def observe(pods: Iterable[Pod], deployment: seen.Seen, finding: diagnosis.Findi
         generation=deployment.facts["generation"],
         since=min(str(pod["metadata"]["creationTimestamp"]) for pod in mine),
         restarts=sum(_ends(pod) for pod in mine),
-        unpulled=any(_waits_for(pod) in _PULL for pod in mine),
+        unpulled=any(_waits_for(pod) in images.WAITING for pod in mine),
         unscheduled=any(_unscheduled(pod) for pod in mine),
         finding=finding,
     )

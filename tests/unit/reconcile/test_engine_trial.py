@@ -61,6 +61,10 @@ TRIALS: dict[str, tuple[list[Json], dict[str, Json] | None]] = {
         [pod(containerStatuses=container(waiting={"reason": "ImagePullBackOff"}))],
         {"unpulled": True, "unscheduled": False},
     ),
+    "an image whose signature does not hold": (
+        [pod(containerStatuses=container(waiting={"reason": "SignatureValidationFailed"}))],
+        {"unpulled": True},
+    ),
     "waiting for something else": (
         [pod(containerStatuses=container(waiting={"reason": "CrashLoopBackOff"}))],
         {"unpulled": False},

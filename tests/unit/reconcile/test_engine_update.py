@@ -423,12 +423,3 @@ DIFFERENCES: dict[str, tuple[Live, Wanted, str]] = {
 def test_what_a_newer_release_would_change(case: str) -> None:
     now, want, expected = DIFFERENCES[case]
     assert engine_update.newer(now, want) == expected
-
-
-def test_the_models_of_the_tried_and_of_the_last_good_engine_are_in_use() -> None:
-    tried = json.dumps(
-        {"inputs": "", "rendered": "", "template": {"spec": {"containers": [{"args": ["/models/n", "-x"]}]}}}
-    )
-    assert engine_state.models_in_use(live(ON_TRIAL, candidate=tried)) == {"/models/m", "/models/n"}
-    assert engine_state.models_in_use(SERVES) == {"/models/m"}
-    assert engine_state.models_in_use(Live()) == set()
