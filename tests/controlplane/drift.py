@@ -43,6 +43,14 @@ def _port(live: Object) -> None:
     live["spec"]["ports"].append({"name": "ssh", "port": 22, "targetPort": 22, "protocol": "TCP"})
 
 
+def _number(live: Object) -> None:
+    live["spec"]["ports"][0]["port"] += 1
+
+
+def _container_port(live: Object) -> None:
+    live["spec"]["template"]["spec"]["containers"][0]["ports"][0]["containerPort"] += 1
+
+
 def _rule(live: Object) -> None:
     live["spec"].setdefault("ingress", []).append({"from": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]})
 
@@ -74,6 +82,9 @@ EDITS: tuple[tuple[kinds.Kind, str, Callable[[Object], None]], ...] = (
     (kinds.DEPLOYMENT, "chat", _label),
     (kinds.SERVICE, "internal", _port),
     (kinds.SERVICE, "engine", _selector),
+    (kinds.SERVICE, "engine", _number),
+    (kinds.SERVICE, "", _number),
+    (kinds.DEPLOYMENT, "chat", _container_port),
     (kinds.SERVICE, "", _port),
     (kinds.SERVICE, "", _managed_by),
     (kinds.NETWORK_POLICY, "gateway", _rule),

@@ -184,9 +184,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--target", type=pathlib.Path, help="directory to publish to")
     made.add_argument("--max-workers", default=4, type=int, help="files at a time [4]")
-    made.add_argument(
-        "--report-seconds", default=5.0, type=float, help="seconds between progress lines [5]"
-    )
+    made.add_argument("--report-seconds", default=5.0, type=float, help="seconds between progress lines [5]")
     made.add_argument(
         "--stall-seconds", default=600.0, type=float, help="give up after this long without a byte [600]"
     )
@@ -200,9 +198,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--keep", action="append", type=_name, metavar="NAME", help="directory in it to keep; repeatable"
     )
-    made.add_argument(
-        "--termination-log", default=TERMINATION_LOG, type=pathlib.Path, help=argparse.SUPPRESS
-    )
+    made.add_argument("--termination-log", default=TERMINATION_LOG, type=pathlib.Path, help=argparse.SUPPRESS)
     return made
 
 

@@ -157,7 +157,14 @@ class Executor:
         whole: bool,
     ) -> None:
         kind = planning.kind_of(manifest)
-        answer = await self._client.apply(kind, manifest)
+        try:
+            answer = await self._client.apply(kind, manifest)
+        except errors.Invalid:
+            if not whole or kind.kind not in _MERGED:
+                raise
+            await self._replace_lists(kind, manifest)
+            outcome.writes += 1
+            answer = await self._client.apply(kind, manifest)
         live = answer if whole else {field: answer[field] for field in manifest if field in answer}
         operations = canonical.excess(canonical.canonical(manifest), canonical.canonical(live))
         operations += _disowned(manifest["metadata"], answer["metadata"], uid)
@@ -176,6 +183,22 @@ class Executor:
             outcome.writes += 1
         self._accept(child, answer, outcome)
 
+    async def _replace_lists(self, kind: kinds.Kind, manifest: Mapping[str, Any]) -> None:
+        """Put our ports in the place of the live ones, whatever those are.
+
+        Their numbers are their keys: one that somebody changed is another port to an apply, which would
+        then add ours beside it, under the same name, and is refused for that.
+        """
+        metadata = manifest["metadata"]
+        live = await self._client.get(kind, metadata["namespace"], metadata["name"])
+        test = {
+            "op": "test",
+            "path": "/metadata/resourceVersion",
+            "value": live["metadata"]["resourceVersion"],
+        }
+        operation = {"op": "replace", **_MERGED[kind.kind](manifest, live)}
+        await self._client.json_patch(kind, metadata["namespace"], metadata["name"], [test, operation])
+
     def _accept(self, child: desired_facts.Child, answer: Mapping[str, Any], outcome: Outcome) -> None:
         kind = planning.kind_of(child.manifest)
         record = self._write_back(kind, answer)
@@ -189,6 +212,29 @@ class Executor:
                 extra={"kind": kind.kind, "object": child.name},
             )
             outcome.accepted[child.kind, child.name] = (wanted, live)
+
+
+def _ports(manifest: Mapping[str, Any], live: Mapping[str, Any]) -> dict[str, Any]:
+    """Our ports, each with the node port that the live one of its name has: a NodeBalancer leads to it."""
+    held = {
+        port.get("name"): port["nodePort"] for port in live["spec"].get("ports") or () if "nodePort" in port
+    }
+    ports = [
+        {**port, **({"nodePort": held[port["name"]]} if port["name"] in held else {})}
+        for port in manifest["spec"]["ports"]
+    ]
+    return {"path": "/spec/ports", "value": ports}
+
+
+def _template(manifest: Mapping[str, Any], _live: Mapping[str, Any]) -> dict[str, Any]:
+    return {"path": "/spec/template", "value": manifest["spec"]["template"]}
+
+
+#: Where lists of ports are, by kind.
+_MERGED: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]] = {
+    "Service": _ports,
+    "Deployment": _template,
+}
 
 
 def _taken(child: desired_facts.Child, record: seen.Seen) -> str:

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from ai_sandbox_operator.api.conditions import Reason
 from ai_sandbox_operator.kube import errors as kube_errors
+from ai_sandbox_operator.kube import lease
 from ai_sandbox_operator.linode import access, errors, models, release
 from ai_sandbox_operator.linode.client import LinodeClient
 from ai_sandbox_operator.linode.ownership import Owner
@@ -182,6 +183,10 @@ class Keeper:
                     if entry.goal != goal:
                         continue
                     log.info("the sandbox changed meanwhile; waiting for its new spec", extra={"key": key})
+                    entry.retry_at = self._clock() + FIRST_RETRY
+                    break
+                except lease.LeaseLost:
+                    # Renewal is late. Nothing was asked of Linode, so what was told of it still holds (I8).
                     entry.retry_at = self._clock() + FIRST_RETRY
                     break
                 except Exception as error:

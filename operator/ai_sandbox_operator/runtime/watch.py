@@ -10,8 +10,9 @@ import asyncio
 import datetime
 import logging
 import random
+import socket
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import kopf
 from kubernetes.aio import client as aio
@@ -120,6 +121,8 @@ async def watch(
         registry=registry(store, add, configuration),
         settings=settings(),
         standalone=True,
+        # Else kopf asks the accounts for the user's name, and the image's user has none; and DNS for its own.
+        identity=cast(Any, socket.gethostname()),
         ready_flag=ready,
         stop_flag=stop,
         **scope,

@@ -131,8 +131,29 @@ async def test_nothing_is_written_by_who_is_not_the_leader(sim: LinodeSimulator)
         raise LeaseLost("not the leader")
 
     world = World(sim, guard=guard)
-    await world.settle(WIDE)
+    world.pursue(WIDE)
+    await world.quiet()
     assert len(sim.journal) == 0
+    await world.close()
+
+
+async def test_i8_a_lease_that_is_renewed_late_is_no_word_about_linode(sim: LinodeSimulator) -> None:
+    late = False
+
+    def guard() -> None:
+        if late:
+            raise LeaseLost("not the leader")
+
+    world = World(sim, guard=guard)
+    before = await world.settle(WIDE)
+    late = True
+    world.clock.now += 2 * INTERVAL
+    world.pursue(WIDE)
+    assert (await world.settle(WIDE)).view == before.view
+    asked, late = len(sim.journal), False
+    world.clock.now += INTERVAL
+    assert (await world.settle(WIDE)).view == before.view
+    assert len(sim.journal) > asked
     await world.close()
 
 
