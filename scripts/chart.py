@@ -198,6 +198,19 @@ nodes), which `rbac.clusterRole=false` removes; `linode.clusterID` must then be 
 kubectl get namespace kube-system --output jsonpath={{.metadata.uid}}
 ```
 
+Delete the sandboxes of such a namespace before the namespace itself. With a namespace its RoleBinding goes too, perhaps
+before the sandboxes; the operator may then do nothing more there, and the namespace stays Terminating. A right in the
+whole cluster lets it finish:
+
+```console
+kubectl create clusterrole finish-sandboxes --verb=get,list,watch,patch,delete \\
+  --resource=services,aisandboxes.sandbox.linode.com,aisandboxes.sandbox.linode.com/status
+kubectl create clusterrolebinding finish-sandboxes --clusterrole=finish-sandboxes \\
+  --serviceaccount=ai-sandbox-system:ai-sandbox
+kubectl wait namespace/NAMESPACE --for=delete --timeout=10m
+kubectl delete clusterrole,clusterrolebinding finish-sandboxes
+```
+
 ## Rights of the operator
 
 There is no wildcard. With `watch.namespaces` empty, the first group of rights holds in all namespaces.
