@@ -16,7 +16,7 @@ BLOT = "[secret]"
 #: a URL, and values of arguments and fields whose name says so.
 _SUSPECT = re.compile(
     r"\b(?:hf|api_org)_[A-Za-z0-9]{16,}"
-    r"|(?<=Bearer )[\w.~+/=-]{8,}"
+    r"|(?<=[Bb]earer )[\w.~+/=-]{8,}"
     r"|(?<=://)[^\s/:@]+:[^\s/@]+(?=@)"
     r"|(?<=-----BEGIN )[A-Z ]*PRIVATE KEY-----[^-]*"
     r"|(?P<name>(?i:(?:api[_-]?key|token|password|secret))['\"]?\s*[:=]\s*\[?['\"]?)(?P<value>[\w.~+/-]{16,})"

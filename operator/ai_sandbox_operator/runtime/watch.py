@@ -143,12 +143,13 @@ async def _connection(configuration: aio.Configuration) -> kopf.ConnectionInfo:
         await client.update_params_for_auth(headers, [], ["BearerToken"], "", "GET", None)
     finally:
         await client.close()  # type: ignore[no-untyped-call]
-    token = next((v for k, v in headers.items() if k.lower() == "authorization"), "")
+    # In a pod the scheme is spelled "bearer", with a kubeconfig "Bearer".
+    _, _, token = next((v for k, v in headers.items() if k.lower() == "authorization"), "").partition(" ")
     return kopf.ConnectionInfo(
         server=configuration.host,
         ca_path=configuration.ssl_ca_cert,
         insecure=not configuration.verify_ssl,
-        token=token.removeprefix("Bearer ") or None,
+        token=token or None,
         certificate_path=configuration.cert_file,
         private_key_path=configuration.key_file,
         expiration=datetime.datetime.now(datetime.UTC) + datetime.timedelta(minutes=10),
