@@ -11,7 +11,7 @@ DOCS := build/docs-venv
 export PYTHONPATH := operator:tests
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help setup lab demo test test-slow test-unit test-networkpolicy test-controlplane test-gateway test-chat test-fetch test-chart test-delivery compare-engine results docs test-e2e lint format generate lock bench bench-gateway clean
+.PHONY: help setup lab demo test test-slow test-unit test-networkpolicy test-controlplane test-gateway test-chat test-fetch test-chart test-gitops test-node test-delivery compare-engine results docs test-e2e lint format generate lock bench bench-gateway clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 22
@@ -37,7 +37,7 @@ demo: lab ## the whole story on a real API server, narrated; KEEP=1 leaves it ru
 
 test: lab ## everything but the slow sweeps and the browser; the lab's tests on two control planes side by side
 	@$(PY) -m pytest -m "not slow" -n 2 tests/unit tests/delivery tests/observability tests/fetch tests/gateway tests/networkpolicy
-	@$(PY) -m pytest -m "not slow" -n 2 --dist loadfile tests/controlplane tests/e2e tests/chart
+	@$(PY) -m pytest -m "not slow" -n 2 --dist loadfile tests/controlplane tests/e2e tests/chart tests/manifests tests/gitops
 
 test-slow: lab ## the complete sweeps: every kill point, longer silences (half an hour)
 	@$(PY) -m pytest -m slow --timeout 3600 tests
@@ -83,6 +83,13 @@ test-controlplane: lab ## against a real API server, scheduler and controller ma
 test-e2e: lab ## through pytest-kind: real kind where a container engine runs, the lab elsewhere
 	@$(PY) -m pytest tests/e2e
 
+test-gitops: lab ## manifests, admission policies, and what Argo CD, Flux, Helm and kubectl find on kept sandboxes
+	@$(PY) -m pytest -m "not slow" tests/manifests tests/gitops
+
+test-node: lab ## the operator and a sandbox in real containers under a real kubelet (root on Debian; not part of `make test`)
+	@$(PY) -m lab.node prepare
+	@$(PY) -m lab.node run $(PY) -m pytest --durations=5 tests/node
+
 lint: .venv/ready ## formatter, linter, types, layers, generated files
 	@.venv/bin/ruff format --check .
 	@.venv/bin/ruff check .
@@ -97,15 +104,17 @@ format: .venv/ready ## apply the formatter
 	@.venv/bin/ruff format .
 	@.venv/bin/ruff check --fix .
 
-generate: .venv/ready ## CRD, references, the chart's rules and its README
+generate: .venv/ready ## CRD, references, the chart's rules and its README, the manifest for kubectl
 	@$(PY) scripts/generate.py
 	@$(PY) scripts/chart.py
 	@$(PY) scripts/metrics.py
+	@$(PY) scripts/install_manifest.py
 
 lock: | $(UV) ## resolve and pin all Python packages anew
 	@$(UV) pip compile -q pyproject.toml --universal --generate-hashes --no-header -o requirements.lock
 	@$(UV) pip compile -q pyproject.toml --group dev --universal --generate-hashes --no-header -o requirements-dev.lock
 	@cd tests/networkpolicy && $(UV) pip compile -q requirements-nca.in --universal --python-version 3.11 --generate-hashes --no-header -o requirements-nca.lock
+	@cd tests/manifests && $(UV) pip compile -q requirements-judges.in --universal --python-version 3.11 --generate-hashes --no-header -o requirements-judges.lock
 	@cd tests/chat && $(UV) pip compile -q open-webui.in --excludes open-webui-excludes.txt --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -o open-webui.lock
 	@cd tests/chat && $(UV) pip compile -q playwright.in --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -o playwright.lock
 	@cd docs && $(UV) pip compile -q requirements.in --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -o requirements.lock
