@@ -88,7 +88,8 @@ test-gitops: lab ## manifests, admission policies, and what Argo CD, Flux, Helm 
 
 test-node: lab ## the operator and a sandbox in real containers under a real kubelet (root on Debian; not part of `make test`)
 	@$(PY) -m lab.node prepare
-	@$(PY) -m lab.node run $(PY) -m pytest --durations=5 tests/node
+	@$(if $(RESULTS),AI_SANDBOX_RESULTS=$(CURDIR)/build/results) $(PY) -m lab.node run $(PY) -m pytest $(PYTEST) tests/node
+	@$(if $(RESULTS),$(PY) scripts/results.py --take build/results)
 
 lint: .venv/ready ## formatter, linter, types, layers, generated files
 	@.venv/bin/ruff format --check .

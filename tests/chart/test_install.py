@@ -20,6 +20,7 @@ import yaml
 from ai_sandbox_operator.api import names
 from chart import helm
 from lab.cluster.lab import Lab
+from results import Results
 
 CRD = f"{names.PLURAL}.{names.GROUP}"
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
@@ -97,8 +98,15 @@ def spec_fields(site: Site) -> set[str]:
     return set(schema["properties"]["spec"]["properties"])
 
 
+def say(results: Results, site: Site, outcomes: dict[str, str]) -> None:
+    """What the docs show: outcomes by operation."""
+    for operation, outcome in outcomes.items():
+        helm_version = f"Helm {site.helm.version.number}"
+        results.row("helm", {"Operation": operation, "Helm": helm_version, "Outcome": outcome})
+
+
 def test_install_upgrade_rollback_uninstall_and_install_again_keep_every_sandbox(
-    site: Site, tmp_path: pathlib.Path
+    site: Site, tmp_path: pathlib.Path, results: Results
 ) -> None:
     site.install("--wait", "--timeout", "60s")
     assert len(site.get("pods", "-n", site.namespace)["items"]) == 2
@@ -119,13 +127,22 @@ def test_install_upgrade_rollback_uninstall_and_install_again_keep_every_sandbox
     assert site.get("aisb", "kept", "-n", site.namespace)["metadata"]["uid"] == uid
     site.install("--wait", "--timeout", "60s")
     assert site.get("aisb", "kept", "-n", site.namespace)["metadata"]["uid"] == uid
+    told = {
+        "install": "CRD established, pods ready in a namespace that enforces the restricted profile",
+        "upgrade with a changed CRD": "CRD and pods are the new ones",
+        "rollback": "CRD and pods are the old ones",
+        "uninstall": "everything goes but the CRD; the sandbox stays",
+        "install again, same name and namespace": "the CRD is adopted; the sandbox stays",
+    }
+    say(results, site, told)
 
 
-def test_a_second_install_of_the_same_values_changes_nothing(site: Site) -> None:
+def test_a_second_install_of_the_same_values_changes_nothing(site: Site, results: Results) -> None:
     site.install()
     versions = generations(site)
     site.run("upgrade", str(helm.CHART))
     assert generations(site) == versions
+    say(results, site, {"upgrade without a change": "no object gets a new generation"})
 
 
 def generations(site: Site) -> dict[str, int]:
@@ -135,17 +152,21 @@ def generations(site: Site) -> dict[str, int]:
     return {f"{o['kind']}/{o['metadata']['name']}": o["metadata"]["generation"] for o in objects}
 
 
-def test_a_crd_of_another_release_is_adopted_only_when_told(site: Site) -> None:
+def test_a_crd_of_another_release_is_adopted_only_when_told(site: Site, results: Results) -> None:
     site.install(release="first")
     site.run("uninstall", release="first")
     with pytest.raises(helm.Refused, match="invalid ownership metadata"):
         site.install(release="second")
     site.install(*adopting(site), release="second")
     assert site.get("crd", CRD)["metadata"]["annotations"]["meta.helm.sh/release-name"] == "second"
+    told = f"refused; taken over with {' '.join(adopting(site))}"
+    say(results, site, {"install over the CRD of another release": told})
 
 
 @pytest.mark.parametrize("same", [True, False], ids=["same content", "other content"])
-def test_a_crd_from_kubectl_is_adopted_as_documented(site: Site, same: bool, tmp_path: pathlib.Path) -> None:
+def test_a_crd_from_kubectl_is_adopted_as_documented(
+    site: Site, same: bool, tmp_path: pathlib.Path, results: Results
+) -> None:
     crd = yaml.safe_load(next(helm.ROOT.glob("crds/*.yaml")).read_text())
     if not same:
         crd["spec"]["names"]["shortNames"] = ["aisb", "box"]
@@ -158,6 +179,10 @@ def test_a_crd_from_kubectl_is_adopted_as_documented(site: Site, same: bool, tmp
     assert live["spec"]["names"]["shortNames"] == ["aisb"]
     site.run("upgrade", str(changed(tmp_path)), *adopting(site)[1:])
     assert "added" in spec_fields(site)
+    further = f"; the first upgrade with {' '.join(adopting(site)[1:]) or 'no flag'}"
+    told = f"refused; taken over with {' '.join(adopting(site))}{further}"
+    content = "the same" if same else "another"
+    say(results, site, {f"install over a CRD of kubectl with {content} content": told})
 
 
 def adopting(site: Site) -> list[str]:
@@ -165,12 +190,13 @@ def adopting(site: Site) -> list[str]:
     return ["--take-ownership", *(["--force-conflicts"] if site.helm.version.major == 4 else [])]
 
 
-def test_with_keep_false_the_crd_goes_with_the_release(site: Site) -> None:
+def test_with_keep_false_the_crd_goes_with_the_release(site: Site, results: Results) -> None:
     site.run("install", str(helm.CHART), crds={"keep": False})
     assert site.exists("crd", CRD)
     site.run("uninstall", "--wait", "--timeout", "60s")
     site.lab.plane.kubectl("wait", "--for=delete", f"crd/{CRD}", "--timeout=30s")
     assert not site.exists("crd", CRD)
+    say(results, site, {"uninstall with crds.keep=false": "the CRD goes with the release"})
 
 
 def test_every_value_that_renders_is_accepted_by_the_api_server(site: Site) -> None:

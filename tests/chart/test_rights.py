@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import copy
 import pathlib
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from lab.cluster.lab import Lab
 from lab.cluster.nodes.behaviour import Behaviour
 from lab.engine.script import Script
 from lab.world import World
+from results import Results
 
 SCOPES: dict[str, dict[str, Any]] = {
     "whole cluster": {},
@@ -48,8 +51,16 @@ def refused(world: World) -> list[str]:
     return [str(e) for e in world.proxy.journal if e.status in (401, 403)]
 
 
-async def live(world: World) -> None:
-    """One life that takes every way through the operator that asks for a right of its own."""
+def _nobody(_stage: str) -> None:
+    pass
+
+
+async def live(world: World, stage: Callable[[str], None] = _nobody) -> None:
+    """One life that takes every way through the operator that asks for a right of its own.
+
+    `stage` is told what comes next, once all before has settled.
+    """
+    stage("the operator starts and makes a public sandbox")
     broken = world.lab.nodes.behave(
         Behaviour(engine=Script(fail="kv-cache-too-small")), component="engine", namespace=world.namespace
     )
@@ -59,13 +70,19 @@ async def live(world: World) -> None:
     world.lab.nodes.forget(broken)
     await world.until(NAME, "Ready", timeout=90)
     # A narrower list, with names: the gateways' pods are hurried, the certificate is replaced.
+    stage("its allowlist is narrowed")
     narrow = {"allowlist": [{"cidr": "203.0.113.9/32"}], "hostnames": ["ai.example.com"]}
     await world.edit(NAME, {"access": narrow})
     await world.until(NAME, "Ready", timeout=60)
+    stage("children lost their labels")
     await unlabel(world)
+    stage("cert-manager issues the certificate")
     await certificate(world)
+    stage("objects of an earlier release are left over")
     await leftovers(world)
+    stage("a volume waits for its storage class")
     await waiting(world)
+    stage("chat and public address are switched off")
     await world.edit(NAME, {"chat": {"enabled": False}, "access": {"exposure": "ClusterIP"}})
 
     async def without_chat() -> bool:
@@ -73,6 +90,7 @@ async def live(world: World) -> None:
 
     await world.eventually(without_chat, what="the end of the chat")
     await world.until(NAME, "Ready", timeout=60)
+    stage("the sandbox is deleted")
     await world.delete(NAME)
     await world.gone(NAME)
 
@@ -161,7 +179,7 @@ async def certificate(world: World) -> None:
 
 @pytest.mark.parametrize("scope", SCOPES)
 async def test_a_whole_life_needs_every_right_of_the_table_and_no_other(
-    lab: Lab, newest: helm.Helm, tmp_path: pathlib.Path, scope: str
+    lab: Lab, newest: helm.Helm, tmp_path: pathlib.Path, scope: str, results: Results
 ) -> None:
     manifests = newest.template(SCOPES[scope])
     wide = not SCOPES[scope]
@@ -172,10 +190,15 @@ async def test_a_whole_life_needs_every_right_of_the_table_and_no_other(
         wanted = table("sandboxes", "cluster", "own")
         assert sorted(used(world) - wanted) == []
         assert sorted(wanted - used(world)) == []
+        for permission in permissions.PERMISSIONS:
+            for verb in permission.unobserved:
+                right = (permission.kind.group, permission.resource, verb)
+                assert right not in used(world)
+                results.row("rights", row(right, "nothing is refused: only some clusters ask for it"))
 
 
 RIGHTS = sorted(table("sandboxes", "cluster", "own"))
-#: One of each scope in the everyday run; all of them in the slow one.
+#: One of each scope in the everyday run; test_rights_sweep.py takes all others.
 SAMPLE = {("", "secrets", "create"), ("", "nodes", "list"), ("coordination.k8s.io", "leases", "update")}
 
 
@@ -193,24 +216,61 @@ def without(manifests: list[helm.Manifest], right: account.Use) -> list[helm.Man
     return result
 
 
-@pytest.mark.parametrize(
-    "right",
-    [pytest.param(r, id="-".join(r), marks=() if r in SAMPLE else pytest.mark.slow) for r in RIGHTS],
-)
-async def test_without_any_one_right_the_same_life_is_refused_that_very_request(
-    lab: Lab, newest: helm.Helm, tmp_path: pathlib.Path, right: account.Use
-) -> None:
+_PLACES: dict[permissions.Scope, str] = {
+    "sandboxes": "namespaces with sandboxes",
+    "cluster": "the cluster",
+    "own": "the operator's namespace",
+}
+
+
+def row(right: account.Use, without_it: str) -> dict[str, str]:
+    """What the docs say of a right."""
+    group, resource, verb = right
+    (scope,) = {
+        p.scope
+        for p in permissions.PERMISSIONS
+        if (p.kind.group, p.resource) == (group, resource) and verb in p.verbs
+    }
+    full = ".".join(part for part in (resource.split("/")[0], group) if part)
+    shown = "/".join([full, *resource.split("/")[1:]])
+    return {"Scope": _PLACES[scope], "Resource": shown, "Verb": verb, "Without it": without_it}
+
+
+#: When these are asked for first depends on how fast others were.
+_SOME_TIME = {("", "events", "get"), ("", "events", "patch"), ("", "pods", "patch")}
+
+
+async def refused_at(lab: Lab, newest: helm.Helm, folder: pathlib.Path, right: account.Use) -> str:
+    """Live without a right until something is refused; what went on then.
+
+    Raises:
+        AssertionError: nothing was refused, or something else.
+    """
     manifests = without(newest.template(), right)
-    async with account.world(lab, tmp_path, manifests, clusterwide=True, flags=steps.FLAGS) as world:
+    async with account.world(lab, folder, manifests, clusterwide=True, flags=steps.FLAGS) as world:
+        stages: list[tuple[float, str]] = []
         await world.operator.start(wait=False)
-        living = asyncio.create_task(live(world))
+        living = asyncio.create_task(live(world, lambda name: stages.append((time.monotonic(), name))))
         try:
             while not living.done() and not refused(world):
                 await asyncio.sleep(0.1)
         finally:
             living.cancel()
-            await asyncio.gather(living, return_exceptions=True)
+            (ended,) = await asyncio.gather(living, return_exceptions=True)
             await cert_manager.uninstall(world.api)
+        if isinstance(ended, Exception):
+            raise AssertionError("the life ended before anything was refused") from ended
+        denied = [e for e in world.proxy.journal if e.status == 403]
         # A refused POST or PATCH does not say whether the object would have been new.
-        asked = {use[:2] for e in world.proxy.journal if e.status == 403 for use in account.uses(e)}
-        assert asked == {right[:2]}
+        assert {use[:2] for e in denied for use in account.uses(e)} == {right[:2]}
+        if right in _SOME_TIME:
+            return "it is edited"
+        return [name for began, name in stages if began <= denied[0].at][-1]
+
+
+@pytest.mark.parametrize("right", sorted(SAMPLE), ids="-".join)
+async def test_without_a_right_the_same_life_is_refused_that_very_request(
+    lab: Lab, newest: helm.Helm, tmp_path: pathlib.Path, right: account.Use, results: Results
+) -> None:
+    stage = await refused_at(lab, newest, tmp_path, right)
+    results.row("rights", row(right, f"refused when {stage}; shown in every run"))

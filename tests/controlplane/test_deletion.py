@@ -28,11 +28,13 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
-    """One world; its Lease lies elsewhere, because one test deletes the namespace."""
+    """One world; its operator lives elsewhere and serves the whole cluster, because one test deletes the namespace.
+
+    A namespace that ends may take its RoleBinding first, and with it the right to finish the deletion.
+    """
     lab.nodes.forget()
-    lease = ("--lease-namespace", "default", "--lease-name", f"deletion-{uuid.uuid4().hex[:8]}")
     folder = tmp_path_factory.mktemp("deletion")
-    async with World(lab, folder, operator={"flags": (*steps.FLAGS, *lease)}) as made:
+    async with World(lab, folder, operator={"flags": steps.FLAGS}, apart=True, clusterwide=True) as made:
         await made.operator.start()
         yield made
         assert made.linode.violations == []

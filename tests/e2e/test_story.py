@@ -17,8 +17,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import yaml
 
+from lab import rights
 from lab.linode import LinodeSimulatorThread
+from lab.proxy import REFUSED
 from lab.samples import SAMPLES
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -34,13 +37,14 @@ def operator(
     hub: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[pathlib.Path]:
-    """The operator and Linode's cloud controller manager; gives the operator's log."""
+    """The operator, with the chart's rights, and Linode's cloud controller manager; gives the operator's log."""
     kubeconfig = str(pathlib.Path(cluster.kubeconfig_path).resolve())
     folder = tmp_path_factory.mktemp("operator")
+    account = _account(cluster, folder)
     python = [sys.executable, "-m"]
     commands = {
         "operator": [
-            *python, "ai_sandbox_operator", "run", "--kubeconfig", kubeconfig, "--linode-url", linode.url,
+            *python, "ai_sandbox_operator", "run", "--kubeconfig", account, "--linode-url", linode.url,
             "--health-host", "127.0.0.1", "--health-port", "0", "--linode-check-interval", "5",
             "--pod-proxy", pod_proxy, "--hub-endpoint", hub,
         ],
@@ -57,6 +61,21 @@ def operator(
             process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
             stack.callback(_end, process)
         yield folder / "operator.log"
+        assert REFUSED not in (folder / "operator.log").read_text(), "the operator lacks rights"
+
+
+def _account(cluster: Any, folder: pathlib.Path) -> str:
+    """A kubeconfig of the operator's account, which serves the whole cluster."""
+    manifests = folder / "rights.json"
+    items = rights.objects("default")
+    manifests.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
+    cluster.kubectl("apply", "--server-side", "-f", str(manifests))
+    token = cluster.kubectl("create", "token", rights.NAME).strip()
+    config = yaml.safe_load(pathlib.Path(cluster.kubeconfig_path).read_text())
+    config["users"][0]["user"] = {"token": token}
+    path = folder / "account.kubeconfig"
+    path.write_text(json.dumps(config))
+    return str(path)
 
 
 def test_a_private_sandbox_is_protected_before_it_is_ready(cluster: Any, operator: pathlib.Path) -> None:

@@ -59,7 +59,7 @@ def allowlist(sandbox: Object | None, addresses: Iterable[str], *, external: boo
     return frozenset(
         (address, target)
         for entry in access.get("allowlist") or ()
-        for target in set(entry["to"]) & targets
+        for target in set(entry.get("to", targets)) & targets
         for address in addresses
         if _inside(address, entry["cidr"])
     )

@@ -14,6 +14,9 @@ from ai_sandbox_operator.api import names
 
 Layer = frozenset[tuple[str, str]]
 
+#: What an entry of an allowlist is for that does not say it.
+EVERYTHING = ("Chat", "API")
+
 _FIREWALL_PORTS = {"8000": "API", "3000": "Chat"}
 _POLICY_PORTS = {names.PORT_GATEWAY_INTERNAL_API: "API", names.PORT_GATEWAY_INTERNAL_CHAT: "Chat"}
 
@@ -21,7 +24,7 @@ _POLICY_PORTS = {names.PORT_GATEWAY_INTERNAL_API: "API", names.PORT_GATEWAY_INTE
 def allowlist(sandbox: Mapping[str, Any]) -> Layer:
     """What the spec asks for."""
     entries = sandbox["spec"]["access"]["allowlist"]
-    return frozenset((entry["cidr"], target) for entry in entries for target in entry["to"])
+    return frozenset((entry["cidr"], target) for entry in entries for target in entry.get("to", EVERYTHING))
 
 
 def firewall(rules: Mapping[str, Any]) -> Layer:

@@ -35,11 +35,12 @@ class OperatorProcess:
         hub_endpoint: str = "",
         flags: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
+        code: pathlib.Path = OPERATOR_FOLDER,
     ) -> None:
         self.log_path = log_path
         self._env = {
             **os.environ,
-            "PYTHONPATH": str(OPERATOR_FOLDER),
+            "PYTHONPATH": str(code),
             "PYTHONWARNINGS": "default",
             **(env or {}),
         }

@@ -1,7 +1,8 @@
 """One sandbox's whole world: a namespace of the lab, Linode, its controller, a proxy, the operator.
 
 Tests, demo and bench use it. Reads and the user's writes go straight to the API server; only the
-operator talks through the proxy, so what the proxy sees is what the operator did.
+operator talks through the proxy, so what the proxy sees is what the operator did. The operator has an
+account with the rights that the chart gives; a world whose operator was refused anything ends with an error.
 """
 
 from __future__ import annotations
@@ -10,21 +11,23 @@ import asyncio
 import base64
 import contextlib
 import pathlib
+import ssl
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from ai_sandbox_operator.api import kinds, names
 from ai_sandbox_operator.kube import client as kube_client
 from ai_sandbox_operator.kube import errors
+from lab import rights
 from lab.cluster.lab import Lab
 from lab.hub import Generous, Hub, HubServer
 from lab.linode import LinodeSimulator, RateLimits
 from lab.linode.ccm import CloudControllerManager
 from lab.operator_process import OperatorProcess
-from lab.proxy import ApiProxy
+from lab.proxy import REFUSED, ApiProxy
 
 T = TypeVar("T")
 Object = dict[str, Any]
@@ -35,6 +38,8 @@ class World:
 
     Attributes:
         namespace: made for this world, and removed with it.
+        home: the operator's namespace: that of its account and its Lease.
+        refusals_expected: set by a test that takes rights away; else a refused request fails the world's end.
         hub: the model hub; every model exists there unless it says otherwise.
         api: the user's and the test's way to the API server.
     """
@@ -50,12 +55,23 @@ class World:
         operator: Mapping[str, Any] | None = None,
         ccm: Mapping[str, Any] | None = None,
         hub: Hub | None = None,
+        apart: bool = False,
+        granted: Callable[[str], Sequence[Object]] | None = None,
     ) -> None:
+        """Nothing is made yet.
+
+        Args:
+            apart: the operator has a namespace of its own, as where a test deletes the one of the sandboxes.
+            granted: objects that give rights, by namespace, instead of the chart's with its default values.
+        """
         self.lab = lab
         self.folder = folder
         self.namespace = f"test-{uuid.uuid4().hex[:8]}"
+        self.home = f"{self.namespace}-system" if apart else self.namespace
+        self.refusals_expected = False
         self.linode = LinodeSimulator(limits=limits or RateLimits.off())
         self.hub = hub or Hub(generous=Generous())
+        self._granted = granted
         self._through_proxy = through_proxy
         self._clusterwide = clusterwide
         self._operator_options = dict(operator or {})
@@ -79,23 +95,32 @@ class World:
         configuration = await kube_client.load_configuration(str(self.lab.plane.kubeconfig))
         self.api = kube_client.KubeClient(configuration)
         self._stack.push_async_callback(self.api.close)
-        await self.api.create(kinds.NAMESPACE, _namespace(self.namespace))
+        for namespace in {self.namespace, self.home}:
+            await self.api.create(kinds.NAMESPACE, _namespace(namespace))
+            self._stack.push_async_callback(self._remove, namespace)
         self._stack.push_async_callback(self._clean)
+        authority = self.lab.plane.folder / "ca.crt"
+        account = await self._account(authority)
         await self._stack.enter_async_context(self.linode)
         self.hub_url = self._stack.enter_context(HubServer(self.hub))
         self.ccm = CloudControllerManager(
             kubeconfig=self.lab.plane.kubeconfig, linode_url=self.linode.url, **self._ccm_options
         )
         await self._stack.enter_async_context(self.ccm)
-        self.proxy = ApiProxy(server=self.lab.plane.server, tls=self.lab.plane.tls_context())
+        self.proxy = ApiProxy(
+            server=self.lab.plane.server,
+            # No certificate of the proxy's own: it would count more than the operator's token.
+            tls=ssl.create_default_context(cafile=str(authority)),
+            account=account,
+        )
         await self._stack.enter_async_context(self.proxy)
         proxied = self.proxy.kubeconfig(self.folder / "proxy.kubeconfig")
         self.operator = OperatorProcess(
-            kubeconfig=proxied if self._through_proxy else str(self.lab.plane.kubeconfig),
+            kubeconfig=proxied if self._through_proxy else account,
             linode_url=self.linode.url,
             log_path=self.folder / "operator.log",
             namespaces=() if self._clusterwide else (self.namespace,),
-            lease_namespace=self.namespace,
+            lease_namespace=self.home,
             pod_proxy=self.lab.pod_proxy,
             hub_endpoint=self.hub_url,
             **self._operator_options,
@@ -108,6 +133,15 @@ class World:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._stack.aclose()
+        if error is None and not self.refusals_expected:
+            refusals = self.refusals()
+            assert not refusals, "the operator lacks rights:\n" + "\n".join(refusals)
+
+    def refusals(self) -> list[str]:
+        """What the operator may not do and tried."""
+        if self._through_proxy:
+            return [f"{exchange}: {exchange.refusal}" for exchange in self.proxy.journal if exchange.refusal]
+        return [line for line in self.operator.log().splitlines() if REFUSED in line]
 
     async def apply(
         self, name: str, spec: Mapping[str, Any] | None = None, *, manager: str = "user"
@@ -267,15 +301,32 @@ class World:
                         kind, self.namespace, metadata["name"], {"metadata": {"finalizers": None}}
                     )
                     await self.api.delete(kind, self.namespace, metadata["name"], uid=metadata["uid"])
+
+    async def _account(self, authority: pathlib.Path) -> str:
+        """Give the operator its rights and wait until they hold; a kubeconfig with its token."""
+        served = () if self._clusterwide else (self.namespace,)
+        manifests = self._granted(self.namespace) if self._granted else rights.objects(self.home, served)
+        self._stack.push_async_callback(rights.take, self.api, manifests)
+        token = await rights.give(self.api, manifests)
+        path = self.folder / "operator.kubeconfig"
+        configuration = rights.kubeconfig(path, self.lab.plane.server, authority, token)
+        # What a test grants may lack one of them on purpose.
+        hold = await rights.effective(
+            configuration, self.home, self.namespace, timeout=1.0 if self._granted else 10.0
+        )
+        assert hold or self._granted, "the operator's rights do not hold"
+        return configuration
+
+    async def _remove(self, namespace: str) -> None:
         try:
-            live = await self.api.get(kinds.NAMESPACE, None, self.namespace)
+            live = await self.api.get(kinds.NAMESPACE, None, namespace)
         except errors.NotFound:
             return
         await self.api._request(
             "delete",
             kinds.NAMESPACE,
             "DELETE",
-            kinds.NAMESPACE.path(None, self.namespace),
+            kinds.NAMESPACE.path(None, namespace),
             body={"preconditions": {"uid": live["metadata"]["uid"]}},
         )
 

@@ -47,7 +47,7 @@ def definition() -> dict[str, Any]:
                     "name": names.VERSION,
                     "served": True,
                     "storage": True,
-                    "schema": {"openAPIV3Schema": root()},
+                    "schema": {"openAPIV3Schema": schema.stored(root())},
                     "subresources": {"status": {}},
                     "additionalPrinterColumns": [_column(*column) for column in COLUMNS],
                     "selectableFields": [{"jsonPath": path} for path in SELECTABLE],

@@ -21,6 +21,7 @@ def markdown(root: Schema, defaults: str) -> str:
         *_rules(root),
         "Every field of `spec` is optional. An object that says nothing is stored as:",
         f"```yaml\n{defaults}```",
+        "Within the entries of lists a default is applied and not stored: an entry stays as it was written.",
         "A description of every field is also in the cluster: `kubectl explain aisandbox.spec.access`.",
     ]
     for name in ("spec", "status"):

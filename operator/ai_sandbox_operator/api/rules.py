@@ -197,7 +197,8 @@ CIDR = (
 )
 ALLOWLIST_ENTRY = (
     rule(
-        "!isCIDR(self.cidr) || self.description.trim() != '' || cidr(self.cidr).prefixLength() >= "
+        "!isCIDR(self.cidr) || (has(self.description) && self.description.trim() != '') || "
+        "cidr(self.cidr).prefixLength() >= "
         f"(cidr(self.cidr).ip().family() == 4 ? {WIDE_PREFIX_IPV4} : {WIDE_PREFIX_IPV6})",
         MESSAGE_WIDE,
     ),
@@ -268,7 +269,7 @@ OIDC_URL = (
 EMAIL = (matches("^[^@ ]+@[^@ ]+$", "must be an e-mail address such as admin@example.com"),)
 SELECTOR_REQUIREMENT = (
     rule(
-        "(self.operator in ['In', 'NotIn']) == (self.values.size() > 0)",
+        "(self.operator in ['In', 'NotIn']) == (has(self.values) && self.values.size() > 0)",
         "must have values with In and NotIn, and none with Exists and DoesNotExist",
     ),
 )
@@ -286,8 +287,14 @@ NO_PARENT = (rule("!self.contains('..')", "must not contain two dots in a row"),
 # Hardware.
 GPU_COUNT = (rule("self in [1, 2, 4, 8]", "must be 1, 2, 4 or 8: the model is split evenly over the GPUs"),)
 TOLERATION = (
-    rule("self.operator != 'Exists' || self.value == ''", "must not have a value with operator Exists"),
-    rule("self.operator == 'Exists' || self.key != ''", "must have a key with operator Equal"),
+    rule(
+        "!has(self.operator) || self.operator != 'Exists' || !has(self.value) || self.value == ''",
+        "must not have a value with operator Exists",
+    ),
+    rule(
+        "(has(self.operator) && self.operator == 'Exists') || (has(self.key) && self.key != '')",
+        "must have a key with operator Equal",
+    ),
 )
 TAINT_KEY = (
     rule(f"self == '' || self.matches({_text(LABEL_KEY)})", "must be a taint key such as nvidia.com/gpu"),

@@ -4,14 +4,15 @@ Strict on purpose: a construct that is not listed here raises, because the API s
 it, or worse, accept it and not enforce it. Three things hold for whatever comes out:
 
 - every value is bounded (length, range, number of items), which also bounds the cost of its rules;
-- every default is stated where the server fills it in, so that a stored object shows what counts;
+- every default is stated where the server fills it in, so that a stored object shows what counts; within the
+  items of lists it is left to the operator (`stored`);
 - every field has a description.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import pydantic
@@ -76,6 +77,24 @@ def filled(schema: Schema) -> Any:
         for name, child in schema["properties"].items()
         if "default" in child
     }
+
+
+def stored(schema: Schema, *, keys: Collection[str] = (), within: bool = False) -> Schema:
+    """`schema` as the server gets it: without defaults within the items of lists, keys of a list apart.
+
+    A default there changes a list as a whole, so tools that compare lists (a client-side `kubectl apply`, Argo CD's
+    own comparison) would find an object that nobody changed to be another than in Git, for ever. Kubernetes has none
+    in the items of its own lists of this kind either: selectors, tolerations.
+    """
+    kept = {key: value for key, value in schema.items() if key != "default" or not within}
+    if "items" in kept:
+        kept["items"] = stored(kept["items"], keys=kept.get(rules.LIST_KEYS, ()), within=True)
+    if "properties" in kept:
+        kept["properties"] = {
+            name: stored(child, within=within and name not in keys)
+            for name, child in kept["properties"].items()
+        }
+    return kept
 
 
 class _Converter:

@@ -41,16 +41,16 @@ class Authority:
         (folder / "ca.key").write_bytes(_pem(self._key))
 
     def issue(
-        self, name: str, *, common_name: str, groups: Sequence[str] = ()
+        self, name: str, *, common_name: str, groups: Sequence[str] = (), addresses: Sequence[str] = ()
     ) -> tuple[pathlib.Path, pathlib.Path]:
-        """A certificate for server and client use; paths of certificate and key."""
+        """A certificate for server and client use, for 127.0.0.1 and further addresses; paths of both parts."""
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.datetime.now(datetime.UTC)
         alternatives = x509.SubjectAlternativeName(
             [
                 x509.DNSName("localhost"),
                 x509.DNSName("kubernetes.default.svc"),
-                x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
+                *(x509.IPAddress(ipaddress.ip_address(one)) for one in sorted({"127.0.0.1", *addresses})),
             ]
         )
         certificate = (

@@ -24,6 +24,9 @@ from lab.cluster import binaries, certificates
 
 #: As on LKE.
 SERVICE_RANGE = "10.128.0.0/16"
+#: Of the Service `kubernetes`.
+SERVICE_ADDRESS = "10.128.0.1"
+LOOPBACK = "127.0.0.1"
 START_TIMEOUT = 60.0
 _TESTS = pathlib.Path(__file__).resolve().parents[2]
 
@@ -41,6 +44,8 @@ class ControlPlane:
         crds: folder of CustomResourceDefinitions that are there before the controllers are: the garbage
             collector learns of later ones within half a minute, and until then deletes no child of theirs.
         emulate: minor version, such as "1.34", whose APIs and features all components offer (KEP 4330).
+        address: where the API server listens. Another than 127.0.0.1 is announced to pods, which then reach it by
+            the Service `kubernetes`; logs then come from the node's address.
     """
 
     def __init__(
@@ -50,9 +55,11 @@ class ControlPlane:
         scheduler: bool = True,
         crds: pathlib.Path | None = None,
         emulate: str = "",
+        address: str = LOOPBACK,
     ) -> None:
         self._crds = crds
         self._emulate = emulate
+        self._address = address
         self._controllers = controllers
         self._scheduler = scheduler
         self._keeper: subprocess.Popen[str] | None = None
@@ -88,21 +95,25 @@ class ControlPlane:
         self._bin = binaries.ensure()
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="ai-sandbox-lab-"))
         self._authority = certificates.Authority(self.folder)
-        self._authority.issue("apiserver", common_name="kube-apiserver")
+        self._authority.issue(
+            "apiserver", common_name="kube-apiserver", addresses=(self._address, SERVICE_ADDRESS)
+        )
         certificates.service_account_key(self.folder / "service-account.key")
         self._start_keeper()
         client_port, peer_port, api_port = free_ports(3)
-        self.server = f"https://127.0.0.1:{api_port}"
+        self.server = f"https://{self._address}:{api_port}"
         self.kubeconfig = self.kubeconfig_for("admin", groups=["system:masters"])
         etcd = f"http://127.0.0.1:{client_port}"
         self._run("etcd", *_etcd_flags(self.folder, etcd, peer_port))
         emulated = [f"--emulated-version={self._emulate}"] if self._emulate else []
-        flags = _apiserver_flags(self.folder, etcd, api_port, self._controllers)
+        flags = _apiserver_flags(self.folder, etcd, self._address, api_port, self._controllers)
         self._run("kube-apiserver", *flags, *emulated)
         self._wait("kube-apiserver", "/readyz")
         if self._crds is not None:
             self.kubectl("apply", "--server-side", "-f", str(self._crds))
-            self.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(self._crds))
+            # Named by a path, because `kubectl wait` fails on a status that has no conditions yet.
+            established = '--for=jsonpath={.status.conditions[?(@.type=="Established")].status}=True'
+            self.kubectl("wait", established, "--timeout=30s", "-f", str(self._crds))
         if self._controllers:
             kubeconfig = self.kubeconfig_for("controller-manager", groups=["system:masters"])
             self._run("kube-controller-manager", *_controller_flags(self.folder, kubeconfig), *emulated)
@@ -257,13 +268,16 @@ def _etcd_flags(folder: pathlib.Path, url: str, peer_port: int) -> list[str]:
     ]
 
 
-def _apiserver_flags(folder: pathlib.Path, etcd: str, port: int, controllers: bool) -> list[str]:
+def _apiserver_flags(
+    folder: pathlib.Path, etcd: str, address: str, port: int, controllers: bool
+) -> list[str]:
+    fake = address == LOOPBACK
     return [
         f"--etcd-servers={etcd}",
         f"--secure-port={port}",
-        "--bind-address=127.0.0.1",
-        "--advertise-address=127.0.0.1",
-        "--endpoint-reconciler-type=none",
+        f"--bind-address={address}",
+        f"--advertise-address={address}",
+        f"--endpoint-reconciler-type={'none' if fake else 'lease'}",
         f"--service-cluster-ip-range={SERVICE_RANGE}",
         "--allow-privileged=true",
         "--authorization-mode=Node,RBAC",
@@ -274,7 +288,7 @@ def _apiserver_flags(folder: pathlib.Path, etcd: str, port: int, controllers: bo
         f"--service-account-key-file={folder / 'service-account.key'}",
         f"--service-account-signing-key-file={folder / 'service-account.key'}",
         # Fake nodes serve logs on 127.0.0.1; their InternalIP is what a NodeBalancer would use.
-        "--kubelet-preferred-address-types=Hostname",
+        f"--kubelet-preferred-address-types={'Hostname' if fake else 'InternalIP'}",
         f"--kubelet-client-certificate={folder / 'apiserver.crt'}",
         f"--kubelet-client-key={folder / 'apiserver.key'}",
         "--max-requests-inflight=2000",
