@@ -40,13 +40,13 @@ async def test_the_image_needs_no_account_for_its_user(monkeypatch: pytest.Monke
 async def test_in_a_pod_kopf_gets_the_token_of_the_service_account(tmp_path: pathlib.Path) -> None:
     (tmp_path / "token").write_text("eyJ.of.a-pod")
     authority = certificates.Authority(tmp_path)
-    loader = incluster_config.InClusterConfigLoader(
+    loader = incluster_config.InClusterConfigLoader(  # type: ignore[no-untyped-call]
         token_filename=str(tmp_path / "token"),
         cert_filename=str(authority.path),
         environ={"KUBERNETES_SERVICE_HOST": "10.128.0.1", "KUBERNETES_SERVICE_PORT": "443"},
     )
     configuration = aio.Configuration()
-    loader.load_and_set(configuration)
+    loader.load_and_set(configuration)  # type: ignore[no-untyped-call]
     told = await watch._connection(configuration)
     assert (told.server, told.token, told.scheme) == ("https://10.128.0.1:443", "eyJ.of.a-pod", None)
 
@@ -59,5 +59,7 @@ async def test_with_a_kubeconfig_kopf_gets_its_token(tmp_path: pathlib.Path) -> 
     parts = {"users": [user], "clusters": [cluster], "contexts": [context], "current-context": "x"}
     path.write_text(json.dumps({"apiVersion": "v1", "kind": "Config", **parts}))
     configuration = aio.Configuration()
-    await config.load_kube_config(config_file=str(path), client_configuration=configuration)
+    await config.load_kube_config(  # type: ignore[no-untyped-call]
+        config_file=str(path), client_configuration=configuration
+    )
     assert (await watch._connection(configuration)).token == "eyJ.of.a-file"
