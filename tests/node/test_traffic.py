@@ -278,12 +278,13 @@ def test_the_chat_is_restarted_and_the_api_does_not_notice(world: Outside, resul
     assert identities(world, "engine", "gateway") == before
     chat = traffic.results()["chat"]
     failed = [one for one in chat if one.status != 200]
-    assert {one.status for one in failed} <= {503}, shortly(chat)
+    # A connection to an address that has just gone is waited for in vain.
+    assert {one.short for one in failed} <= {"503", "timed out"}, shortly(chat)
     assert chat[-1].status == 200
     silence = max((one.at + one.seconds for one in failed), default=deleted) - deleted
     row(
         results,
         "the chat's pod is deleted",
-        "the chat answers 503 until its pod is back; no request to the API fails",
+        "the chat answers 503, or nothing, until its pod is back; no request to the API fails",
         f"chat back after {silence:.1f} s; {traffic.count} requests meanwhile",
     )

@@ -59,6 +59,7 @@ def _read(response: http.client.HTTPResponse, started: float, result: Json) -> N
         if result["first_seconds"] is None and _holds_text(line):
             result["first_seconds"] = time.monotonic() - started
         body += line
+    response.read()  # only a response that was read to its end gives the connection back
     result["body"] = body.decode(errors="replace")
 
 

@@ -224,6 +224,9 @@ def outside(node: NodeLab) -> Iterator[Outside]:
 def remove(node: NodeLab) -> None:
     """Delete the sandbox, and wait until it is gone."""
     node.kubectl("delete", "aisandbox", "-n", NAMESPACE, NAME, "--timeout=120s")
+    node.kubectl("delete", "pod", "-n", NAMESPACE, "assistant", "--timeout=60s")
+    # The namespace's controller comes back after half of the longest grace period of a pod that it still finds.
+    node.kubectl("wait", "-n", NAMESPACE, "--for=delete", "pods", "--all", "--timeout=120s")
     node.kubectl("delete", "namespace", NAMESPACE, "--timeout=120s")
 
 
