@@ -22,7 +22,7 @@ from lab.node import NodeLab
 from results import Results
 
 #: The lab's network plugin enforces no NetworkPolicy.
-UNGUARDED = "; on LKE its NetworkPolicy drops the connection first"
+UNGUARDED = "; where NetworkPolicies are enforced, one drops the connection first"
 SILENT = "no answer at all: the connection attempt times out"
 
 
