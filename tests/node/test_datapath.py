@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -314,6 +315,28 @@ def test_a_nodebalancer_that_is_deleted_takes_its_address_along(world: World) ->
     world.linode.edit(lambda state: state.delete_nodebalancer(other.id))
     eventually(lambda: world.office.ask(line(other.ipv4, timeout=0.1)).outcome != "answer")
     assert world.office.ask(line(world.ipv4)).outcome == "answer"
+
+
+@pytest.mark.parametrize(
+    ("sent", "seen"),
+    [
+        ("Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", "200"),
+        ("Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", "closed"),
+        ("Content-Length: 3\r\n\r\nabc", "200"),
+        ("Content-Length: 9\r\n\r\nabc", "closed"),
+    ],
+)
+def test_an_answer_that_breaks_off_is_not_taken_for_one(sent: str, seen: str) -> None:
+    def serve() -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(f"HTTP/1.1 200 OK\r\n{sent}".encode())
+
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+        pool.submit(serve)
+        client = datapath.Client(datapath.Place.here())
+        assert client.ask(datapath.Request("127.0.0.1", server.getsockname()[1])).short == seen
 
 
 def test_the_filter_of_a_nodebalancer_ends_in_the_policy_of_its_firewall() -> None:

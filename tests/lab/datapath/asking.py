@@ -86,8 +86,8 @@ class Result:
 
     @property
     def short(self) -> str:
-        """Status, or what happened in place of an answer."""
-        return str(self.status) if self.status else self.outcome
+        """Status of a whole answer, or what happened in place of one."""
+        return str(self.status) if self.status and self.outcome == "answer" else self.outcome
 
 
 class Client:

@@ -54,13 +54,16 @@ def _outcome(error: Exception) -> str:
 
 
 def _read(response: http.client.HTTPResponse, started: float, result: Json) -> None:
+    # Not by lines: `readline` takes a connection that ends too early for the end of the body.
     body = b""
-    while len(body) < _MAX_BODY and (line := response.readline()):
-        if result["first_seconds"] is None and _holds_text(line):
+    while len(body) < _MAX_BODY and (piece := response.read1(_MAX_BODY)):
+        body += piece
+        result["body"] = body.decode(errors="replace")
+        if result["first_seconds"] is None and any(map(_holds_text, body.split(b"\n")[:-1])):
             result["first_seconds"] = time.monotonic() - started
-        body += line
     response.read()  # only a response that was read to its end gives the connection back
-    result["body"] = body.decode(errors="replace")
+    if response.length:
+        raise http.client.IncompleteRead(body)
 
 
 def _holds_text(line: bytes) -> bool:

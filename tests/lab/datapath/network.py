@@ -153,8 +153,8 @@ class Internet:
         """
         deadline = time.monotonic() + seconds
         while True:
-            self._log.seek(0)
-            said = self._log.read()
+            # Not by seek and read: the process writes where this file stands.
+            said = os.pread(self._log.fileno(), 1 << 20, 0).decode(errors="replace")
             assert self._process.poll() is None, said
             numbers = [int(line) for line in said.splitlines() if line.isdigit()]
             if numbers and numbers[-1] >= revision:
