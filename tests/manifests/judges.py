@@ -6,18 +6,14 @@ It is made once in the lab's cache from `requirements-judges.lock`.
 from __future__ import annotations
 
 import dataclasses
-import fcntl
-import hashlib
 import json
 import pathlib
-import shutil
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from chart import helm
-from lab.cluster import binaries
+from lab import environment
 from manifests import documents
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -48,7 +44,7 @@ def judge(bodies: Sequence[Mapping[str, Any]], *, script: str = "") -> list[Heal
         NotJudged: a script failed.
     """
     asked = {"lua": script or SCRIPT.read_text(), "cel": expressions(), "objects": list(bodies)}
-    python = _interpreter()
+    python = environment.interpreter("judges", LOCK)
     done = subprocess.run(
         [python, HERE / "judge_driver.py"],
         input=json.dumps(asked),
@@ -74,26 +70,3 @@ def expressions() -> dict[str, str]:
     items = documents.load(pathlib.Path("flux/sandboxes.yaml"))
     (entry,) = helm.find(items, "Kustomization", "ai-sandboxes")["spec"]["healthCheckExprs"]
     return {name: entry[name] for name in ("inProgress", "failed", "current")}
-
-
-def _interpreter() -> pathlib.Path:
-    """The Python that has Lua and CEL; installs them if need be (seconds, from the package index)."""
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    digest = hashlib.sha256(LOCK.read_bytes()).hexdigest()[:16]
-    folder = binaries.cache_root() / f"judges-{version}-{digest}"
-    python, ready = folder / "bin" / "python", folder / "ready"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(folder.with_name(f"{folder.name}.lock"), "w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)  # the tests run in several processes
-        if not ready.exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            _run([sys.executable, "-m", "venv", str(folder)])
-            _run([str(python), "-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(LOCK)])
-            ready.touch()
-    return python
-
-
-def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise NotJudged(f"{' '.join(command)}: {done.stdout[-2000:]}{done.stderr[-2000:]}")

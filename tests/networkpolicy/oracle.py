@@ -8,19 +8,15 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import fcntl
-import hashlib
 import ipaddress
 import json
 import pathlib
 import re
-import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 
-from lab.cluster import binaries
+from lab import environment
 from networkpolicy.universe import (
     PODS,
     PORTS,
@@ -54,22 +50,8 @@ class Answer:
 
 
 def interpreter() -> pathlib.Path:
-    """The Python that has the program; installs it if need be (seconds, from the package index)."""
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    digest = hashlib.sha256(LOCK.read_bytes()).hexdigest()[:16]
-    folder = binaries.cache_root() / f"nca-{version}-{digest}"
-    python, ready = folder / "bin" / "python", folder / "ready"
-    if ready.exists():
-        return python
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(folder.with_name(f"{folder.name}.lock"), "w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)  # the tests run in several processes
-        if not ready.exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            _run([sys.executable, "-m", "venv", str(folder)])
-            _run([str(python), "-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(LOCK)])
-            ready.touch()
-    return python
+    """The Python that has the program."""
+    return environment.interpreter("nca", LOCK)
 
 
 def ask(questions: Sequence[Sequence[Manifest]]) -> list[Answer]:
