@@ -42,7 +42,8 @@ class EngineObserver:
 
     @contextlib.asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
-        """Look all the time within the block."""
+        """Look all the time within the block, for the first time before it."""
+        await self._look()
         task = asyncio.create_task(self._watch())
         try:
             yield
