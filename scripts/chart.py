@@ -136,14 +136,16 @@ def readme(values: str) -> str:
 
 # ai-sandbox
 
-The operator of [AI sandboxes](../../README.md): a private LLM on Linode Kubernetes Engine, closed by default.
+The operator of [AI sandboxes](https://github.com/linode/ai-sandbox-operator): a private LLM on Linode Kubernetes
+Engine, closed by default.
 
 ```console
 helm install ai-sandbox charts/ai-sandbox --namespace ai-sandbox-system --create-namespace
 ```
 
 Helm 3.19 or newer, and Kubernetes 1.31 or newer. What is not a value here is refused, with the key's name.
-Upgrades, adoption of a CRD, and the operator's rights: [docs/reference/helm.md](../../docs/reference/helm.md).
+Upgrades, adoption of a CRD, and the operator's rights:
+[docs/reference/helm.md](https://github.com/linode/ai-sandbox-operator/blob/main/docs/reference/helm.md).
 
 ## Values
 
@@ -192,7 +194,9 @@ NodeBalancers and firewalls, and nobody else does.
 
 `watch.namespaces` makes a Role in each of these namespaces instead of rights in the whole cluster: no Secret
 elsewhere can be read. What remains is a ClusterRole of two rules (the UID of namespace kube-system, and the list of
-nodes), which `rbac.clusterRole=false` removes; `linode.clusterID` must then be given:
+nodes), which `rbac.clusterRole=false` removes; `linode.clusterID` must then be given. Who installs without rights in
+the cluster also sets `rbac.aggregate=false` (two ClusterRoles) and `crds.enabled=false` (somebody else installs the
+CRD):
 
 ```console
 kubectl get namespace kube-system --output jsonpath={{.metadata.uid}}

@@ -19,6 +19,7 @@ import re
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
@@ -44,22 +45,23 @@ def main() -> int:
     parser.add_argument("--singles", type=int, default=20, help="sandboxes that are made one at a time")
     parser.add_argument("--most", type=int, default=1000, help="sandboxes of the last memory figure")
     arguments = parser.parse_args()
-    results: dict[str, Any] = {
-        "machine": {"cpus": os.cpu_count(), "python": platform.python_version()},
-        "date": time.strftime("%Y-%m-%d"),
-        "memory_mb": {},
-    }
-    try:
-        asyncio.run(_run(results, singles=arguments.singles, most=arguments.most))
-    finally:
-        # What was measured before an interruption is worth keeping.
+    results: dict[str, Any] = {}
+
+    def keep(name: str, group: Any) -> None:
+        """A figure is shown and written when it is known: an interruption loses nothing."""
+        results[name] = group
         arguments.out.write_text(json.dumps(results, indent=2) + "\n")
-        _print(results)
-        print(f"written to {arguments.out}")
+        _print(name, group)
+
+    keep("machine", {"cpus": os.cpu_count(), "python": platform.python_version()})
+    keep("date", time.strftime("%Y-%m-%d"))
+    asyncio.run(_run(keep, singles=arguments.singles, most=arguments.most))
+    print(f"written to {arguments.out}")
     return 0
 
 
-async def _run(results: dict[str, Any], *, singles: int, most: int) -> None:
+async def _run(keep: Callable[[str, Any], None], *, singles: int, most: int) -> None:
+    memory: dict[str, float] = {}
     with Lab(pools=POOLS) as lab, tempfile.TemporaryDirectory() as folder:
         async with (
             World(lab, pathlib.Path(folder), through_proxy=False) as world,
@@ -69,18 +71,19 @@ async def _run(results: dict[str, Any], *, singles: int, most: int) -> None:
         ):
             await world.operator.start()
             bench = Bench(world, watching)
-            results["memory_mb"]["0"] = figures.resident_megabytes(world.operator.pid)
-            results["one"] = await bench.one(singles)
-            results["public"] = await bench.public()
-            results["burst"] = await bench.burst(100)
-            results["memory_mb"]["100"] = figures.resident_megabytes(world.operator.pid)
-            results["quiet"] = await bench.quiet(60)
-            results["restart"] = await bench.restart()
-            results["kill"] = await bench.kill()
+            memory["0"] = figures.resident_megabytes(world.operator.pid)
+            keep("one", await bench.one(singles))
+            keep("public", await bench.public())
+            keep("burst", await bench.burst(100))
+            memory["100"] = figures.resident_megabytes(world.operator.pid)
+            keep("quiet", await bench.quiet(60))
+            keep("restart", await bench.restart())
+            keep("kill", await bench.kill())
             for count in (500, most):
                 if count <= most:
                     await bench.grow(count)
-                    results["memory_mb"][str(count)] = figures.resident_megabytes(world.operator.pid)
+                    memory[str(count)] = figures.resident_megabytes(world.operator.pid)
+                    keep("memory_mb", memory)
 
 
 class Bench:
@@ -216,6 +219,7 @@ class Bench:
             names = [n for n in missing[start : start + 50] if n not in self._watching.children]
             await asyncio.gather(*(self._world.apply(name, spec) for name in names))
             await self._all_children(names, wanted, time.monotonic())
+            _say(f"growing to {count} sandboxes: {self._made + start + len(names)}")
         self._made = count
         await self._settle()
 
@@ -258,16 +262,12 @@ def _cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _print(results: dict[str, Any]) -> None:
-    console = Console(width=110)
-    for name, group in results.items():
-        table = Table(title=name, show_header=False, title_justify="left")
-        if not isinstance(group, dict):
-            group = {name: group}
-        for key, value in group.items():
-            shown = "  ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
-            table.add_row(key, shown)
-        console.print(table)
+def _print(name: str, group: Any) -> None:
+    table = Table(title=name, show_header=False, title_justify="left")
+    for key, value in (group if isinstance(group, dict) else {name: group}).items():
+        shown = "  ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+        table.add_row(key, shown)
+    Console(width=110).print(table)
 
 
 def _say(text: str) -> None:

@@ -155,7 +155,17 @@ class Helm:
             *flags,
             values=values or {},
         )
-        return [document for document in yaml.safe_load_all(text) if document]
+        return [document for document in yaml.load_all(text, _Strict) if document]
+
+
+class _Strict(yaml.SafeLoader):
+    """Refuses a key that is there twice, as the API server's strict decoder does."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        if twice := {key for key in keys if keys.count(key) > 1}:
+            raise ValueError(f"{twice} at {node.start_mark}")
+        return super().construct_mapping(node, deep)
 
 
 def find(manifests: Sequence[Manifest], kind: str, name: str = "") -> Manifest:

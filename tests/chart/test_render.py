@@ -58,7 +58,7 @@ EVERYTHING: dict[str, Any] = {
         "clusterID": "cluster-1",
         "nodeBalancerRanges": ["192.168.255.0/24", "10.9.0.0/16"],
     },
-    "hub": {"endpoint": "https://hub.example.com:8443"},
+    "hub": {"endpoint": "https://hub.example.com:8443", "networks": ["10.0.8.0/24", "fd00:8::/64"]},
     "cluster": {"storageClass": "fast", "podRanges": ["10.2.0.0/16", "fd00::/64"]},
     "nodeSelector": {"pool": "system"},
     "tolerations": [{"key": "system", "operator": "Exists"}],
@@ -142,6 +142,31 @@ def test_every_combination_renders_the_same_with_both_helms(
     assert len(keys) == len(set(keys))
 
 
+def test_labels_and_annotations_that_the_chart_has_too_are_taken_from_the_values(either: helm.Helm) -> None:
+    part_of = {"app.kubernetes.io/part-of": "platform"}
+    container = {"kubectl.kubernetes.io/default-container": "x"}
+    monitoring = {part: {"enabled": True, "labels": part_of} for part in MONITORED["monitoring"]}
+    values = {"podLabels": part_of, "podAnnotations": container, "monitoring": monitoring}
+    manifests = either.template(values)
+    template = helm.find(manifests, "Deployment")["spec"]["template"]["metadata"]
+    assert template["annotations"] == container
+    for metadata in (template, *(helm.find(manifests, kind)["metadata"] for kind in MONITORING_KINDS)):
+        assert metadata["labels"].items() >= part_of.items()
+        assert metadata["labels"]["app.kubernetes.io/name"] == "ai-sandbox-operator"
+
+
+def test_a_namespace_that_yaml_takes_for_a_number_or_a_truth_stays_a_name(either: helm.Helm) -> None:
+    manifests = either.template({"watch": {"namespaces": ["123", "on"]}}, "--namespace", "42")
+    found = {m["metadata"].get("namespace", "") for m in manifests}
+    assert found == {"", "42", "123", "on"}
+    assert {s["namespace"] for m in helm.every(manifests, "RoleBinding") for s in m["subjects"]} == {"42"}
+
+
+def test_null_gives_a_list_back_its_default(either: helm.Helm) -> None:
+    assert either.template({"watch": {"namespaces": None}}) == either.template()
+
+
+MONITORING_KINDS = ("ConfigMap", "PrometheusRule", "ServiceMonitor")
 CLUSTER_KINDS = ("CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding")
 
 
@@ -165,6 +190,7 @@ def test_every_flag_is_one_that_the_operator_knows_and_says_what_the_values_say(
     assert list(made.pod_ranges) == given["cluster"]["podRanges"]
     assert made.storage_class == given["cluster"]["storageClass"]
     assert made.hub_endpoint == given["hub"]["endpoint"]
+    assert list(made.hub_networks) == given["hub"]["networks"]
     assert made.workers == given["operator"]["workers"]
     assert made.resync_interval == given["operator"]["resyncIntervalSeconds"]
     assert made.engine_update_patience == given["operator"]["engineUpdatePatienceSeconds"]

@@ -55,6 +55,8 @@ BAD: list[tuple[str, Any]] = [
     ("linode.nodeBalancerRanges", ["192.168.255.0"]),
     ("hub.endpoint", "hub.example.com"),
     ("hub.endpoint", "https://hub.example.com/?token=x"),
+    ("hub.networks", ["10.0.8.0"]),
+    ("hub.networks", "10.0.8.0/24"),
     ("cluster.storageClass", ""),
     ("cluster.podRanges", ["anywhere"]),
     ("operator.workers", 0),
@@ -107,6 +109,10 @@ def test_both_helms_refuse_the_same_way(either: helm.Helm) -> None:
         (
             {"podLabels": {"app.kubernetes.io/name": "mine"}},
             r"podLabels must not set app\.kubernetes\.io/name",
+        ),
+        (
+            {"crds": {"annotations": {"helm.sh/resource-policy": "keep"}}},
+            r"crds\.annotations must not set helm\.sh/resource-policy: set crds\.keep",
         ),
     ],
 )

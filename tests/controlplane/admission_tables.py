@@ -407,6 +407,18 @@ BAD: tuple[Bad, ...] = (
         {"gpu": {"nodeSelector": {"a": "b c"}}},
     ),
     Bad(
+        "node-selector-plan",
+        "spec.gpu.nodeSelector",
+        "must not have the label node.kubernetes.io/instance-type: name the plan in spec.gpu.plan",
+        {
+            "gpu": {
+                "plan": "g2-gpu-rtx4000a1-s",
+                "nodeSelector": {"node.kubernetes.io/instance-type": "g2-gpu-rtx4000a2-s"},
+            }
+        },
+        safety=True,
+    ),
+    Bad(
         "node-selector-17",
         "spec.gpu.nodeSelector",
         "must have at most 16 items",

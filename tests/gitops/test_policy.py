@@ -167,6 +167,14 @@ BOUNDS: dict[str, tuple[str, dict[str, Any], str]] = {
         "spec.gpu.plan must be one of g2-gpu-rtx4000a1-m g2-gpu-rtx4000a2-s in namespace team-a: name one of them",
     ),
     "no plan": (TEAM, {}, "spec.gpu.plan must be one of g2-gpu-rtx4000a1-m g2-gpu-rtx4000a2-s"),
+    "another plan by a node label": (
+        TEAM,
+        {
+            "plan": "g2-gpu-rtx4000a1-m",
+            "nodeSelector": {"node.kubernetes.io/instance-type": "g3-gpu-rtxpro6000-blackwell-2"},
+        },
+        "spec.gpu.nodeSelector: Invalid value: must not have the label node.kubernetes.io/instance-type",
+    ),
     "too many GPUs": (
         TEAM,
         {"plan": "g2-gpu-rtx4000a2-s", "count": 4},
@@ -205,6 +213,13 @@ def test_lower_bounds_stop_nothing_that_runs_and_wrong_ones_are_named(plane: Con
         set_bounds({"team-a.maxGPUs": "two"})
         wrong = "key team-a.maxGPUs of ConfigMap ai-sandbox-bounds in namespace ai-sandbox-system must be a number"
         _eventually(lambda: wrong in ask(plane, "member", "fresh", larger, "--dry-run=server"))
+        allowed = {"gpu": {"plan": "g2-gpu-rtx4000a2-s"}}
+        set_bounds({"team-a.maxGPUs": "2", "team-a.plans": "g2-gpu-rtx4000a2-s  g2-gpu-rtx4000a1-m\n"})
+        _eventually(lambda: ask(plane, "member", "fresh", allowed, "--dry-run=server") == "")
+        assert "must be one of" in ask(plane, "member", "fresh", {}, "--dry-run=server")
+        set_bounds({"team-a.plans": ""})
+        none = "spec.gpu.plan must be one of none in namespace team-a"
+        _eventually(lambda: none in ask(plane, "member", "fresh", allowed, "--dry-run=server"))
         set_bounds({"team-a.maxGPUs": None, "maxGPUs": None, "plans": None, "team-a.plans": None})
         _eventually(lambda: ask(plane, "member", "fresh", {"gpu": {"count": 8}}, "--dry-run=server") == "")
     finally:
@@ -257,6 +272,7 @@ def test_both_policies_judge_the_same_on_the_oldest_version_that_the_api_server_
 #: First Kubernetes release with each function (k8s.io/apiserver: pkg/cel/library, pkg/cel/environment).
 _FUNCTIONS = {
     "size": 25, "matches": 25, "all": 25, "exists": 25, "filter": 25, "map": 25, "has": 25, "split": 25, "int": 25,
+    "join": 25, "trim": 25,
     "group": 27, "resource": 27, "namespace": 27, "name": 27, "check": 27, "allowed": 27,
     "isCIDR": 30, "cidr": 30, "containsCIDR": 30,
 }  # fmt: skip

@@ -86,11 +86,14 @@ def chart(release: str, values: Manifest) -> list[Manifest]:
     return parse(text)
 
 
-def of_argocd() -> list[Manifest]:
-    """The operator's objects as its Application has them, in the order in which they are applied."""
+def of_argocd(**more: Any) -> list[Manifest]:
+    """The operator's objects as its Application has them, in the order in which they are applied.
+
+    `more` are values that a user adds to those of the Application.
+    """
     application = helm.find(load(pathlib.Path("argocd/operator.yaml")), "Application")
     source = application["spec"]["source"]["helm"]
-    found = chart(source["releaseName"], source["valuesObject"])
+    found = chart(source["releaseName"], {**source["valuesObject"], **more})
     labels = application["spec"]["syncPolicy"]["managedNamespaceMetadata"]["labels"]
     return [namespace(SYSTEM, labels), *waves(found)]
 

@@ -137,9 +137,12 @@ def permitted(item: Manifest, spec: Manifest, *, default: str) -> bool:
     return kind and (clusterwide or place in {entry["namespace"] for entry in spec["destinations"]})
 
 
+MONITORED: Manifest = {part: {"enabled": True} for part in ("serviceMonitor", "rules", "dashboard")}
+
+
 def test_each_project_permits_what_its_application_holds_and_needs_every_entry() -> None:
     cases: tuple[tuple[str, list[Manifest], str, set[str]], ...] = (
-        ("argocd/operator.yaml", documents.of_argocd(), SYSTEM, {"Pod", "ReplicaSet"}),
+        ("argocd/operator.yaml", documents.of_argocd(monitoring=MONITORED), SYSTEM, {"Pod", "ReplicaSet"}),
         ("argocd/sandboxes.yaml", documents.kustomize("kustomize/sandboxes"), "team-a", set()),
     )
     for file, items, default, shown in cases:
@@ -154,6 +157,16 @@ def test_each_project_permits_what_its_application_holds_and_needs_every_entry()
                 needed = not all(permitted(item, fewer, default=default) for item in items)
                 assert needed != (entry["kind"] in shown), f"{file}: {entry}"
         assert "*" not in [*spec["sourceRepos"], *(entry["namespace"] for entry in spec["destinations"])]
+
+
+def test_neither_tool_takes_a_namespace_with_what_its_sandboxes_left() -> None:
+    found = helm.every(documents.kustomize("kustomize/sandboxes"), "Namespace")
+    assert {item["metadata"]["name"] for item in found} == {"team-a", "team-b"}
+    for item in found:
+        annotations = item["metadata"]["annotations"]
+        options = annotations["argocd.argoproj.io/sync-options"].split(",")
+        assert {"Prune=false", "Delete=false"} <= set(options)
+        assert annotations["kustomize.toolkit.fluxcd.io/prune"] == "disabled"
 
 
 def test_a_project_for_sandboxes_makes_nothing_else() -> None:

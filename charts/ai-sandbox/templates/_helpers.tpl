@@ -38,6 +38,11 @@ app.kubernetes.io/part-of: ai-sandbox
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name (.Chart.Version | replace "+" "_") | quote }}
 {{- end -}}
 
+{{/* The labels, and over them those of a value: chart and value may name the same one. */}}
+{{- define "ai-sandbox.mergedLabels" -}}
+{{- mergeOverwrite (include "ai-sandbox.labels" (index . 0) | fromYaml) (index . 1) | toYaml -}}
+{{- end -}}
+
 {{- define "ai-sandbox.image" -}}
 {{- if .Values.image.digest -}}
 {{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}
@@ -56,5 +61,5 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name (.Chart.Version | replace "+" "_") 
 {{- define "ai-sandbox.subject" -}}
 - kind: ServiceAccount
   name: {{ include "ai-sandbox.serviceAccountName" . }}
-  namespace: {{ .Release.Namespace }}
+  namespace: {{ .Release.Namespace | quote }}
 {{- end -}}

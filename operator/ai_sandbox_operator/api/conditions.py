@@ -77,6 +77,11 @@ class Reason(enum.Enum):
         "The certificate in the Secret that the spec names cannot be used.",
         "Put a valid pair of tls.crt and tls.key into the Secret that the message names.",
     )
+    AuthorityUnusable = Doc(
+        "A certificate is due, and the sandbox's own authority cannot sign it.",
+        "Put ca.crt and ca.key back into the Secret that the message names (docs/backup.md), or delete that Secret: "
+        "another authority is made, which clients must trust anew.",
+    )
     KeyUnusable = Doc(
         "A value in the Secret of the API keys cannot be a key, so it admits nobody.",
         "Use 16 to 512 characters of A-Z, a-z, 0-9 and _.~+/=- per key, or remove the entry to have one made.",
@@ -98,6 +103,11 @@ class Reason(enum.Enum):
     WriteRefused = Doc(
         "The API server refused an object of the sandbox: quota, an admission policy or missing rights.",
         "Read the message; it is the API server's own.",
+    )
+    OperatorFault = Doc(
+        "The operator met an error that it does not expect, so it could not bring the sandbox to its spec.",
+        "Report the error in the operator's log; it tries again. Until then, take back what was changed last in the "
+        "spec or in a Secret of the sandbox.",
     )
     # NetworkProtected
     Protected = Doc("Every layer was observed to hold the current allowlist.", "Nothing to do.")
@@ -237,7 +247,8 @@ class Reason(enum.Enum):
     ImageNotFound = Doc("The registry has no such image.", "Correct the image's name, tag or digest.")
     ImagePullUnauthorized = Doc(
         "The registry does not give the image to the nodes.",
-        "Correct the image, or use a public image or a mirror that needs no login.",
+        "Correct the image, use one that needs no login, or give the pull Secret to the ServiceAccount `default` of "
+        "the sandbox's namespace (docs/install.md, Image).",
     )
     ImagePullRateLimited = Doc(
         "The registry limits how often images are pulled.", "Wait, or use a mirror of the registry."

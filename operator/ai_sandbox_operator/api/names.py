@@ -21,6 +21,8 @@ LABEL_NAME = "app.kubernetes.io/name"
 LABEL_COMPONENT = "app.kubernetes.io/component"
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 LABEL_SANDBOX = f"{GROUP}/name"
+#: Of a node: its Linode plan.
+LABEL_PLAN = "node.kubernetes.io/instance-type"
 APP_NAME = "ai-sandbox"
 
 #: Held only while a Linode object of the sandbox may exist. It must differ from kopf's own

@@ -128,6 +128,7 @@ MESSAGE_HOSTNAME = (
 )
 MESSAGE_TLS_SECRET = "must have secretName with mode Secret, and only then"  # noqa: S105 - a message
 MESSAGE_TLS_ISSUER = "must have issuerRef with mode CertManager, and only then"
+MESSAGE_NODE_PLAN = f"must not have the label {names.LABEL_PLAN}: name the plan in spec.gpu.plan"
 MESSAGE_OIDC = "must have providerURL, clientID and clientSecretRef together, or none of them"
 MESSAGE_OIDC_OPTIONS = "must have providerURL before allowedDomains or roles can be used"
 MESSAGE_OIDC_URL = "must be the https:// URL of the provider's discovery document"
@@ -285,6 +286,11 @@ LABELS = (
 NO_PARENT = (rule("!self.contains('..')", "must not contain two dots in a row"),)
 
 # Hardware.
+# The plan decides whether the model fits, and administrators bound it (manifests/admission/bounds.yaml).
+GPU = (
+    rule(f"!({_text(names.LABEL_PLAN)} in self.nodeSelector)", MESSAGE_NODE_PLAN)
+    | {"fieldPath": ".nodeSelector"},
+)
 GPU_COUNT = (rule("self in [1, 2, 4, 8]", "must be 1, 2, 4 or 8: the model is split evenly over the GPUs"),)
 TOLERATION = (
     rule(

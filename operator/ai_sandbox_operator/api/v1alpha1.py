@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic.alias_generators import to_camel
 
-from . import rules
+from . import names, rules
 
 DEFAULT_MODEL = "mistralai/Mistral-7B-Instruct-v0.3"
 PATTERN_DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
@@ -184,6 +184,8 @@ class Toleration(Model):
 class GPUSpec(Model):
     """Which GPUs the engine gets."""
 
+    model_config = _rules(*rules.GPU)
+
     count: int = pydantic.Field(
         default=1,
         ge=1,
@@ -197,7 +199,7 @@ class GPUSpec(Model):
         max_length=63,
         pattern=r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$",
         description="Linode plan of the GPU node, such as g2-gpu-rtx4000a1-m (node label "
-        "node.kubernetes.io/instance-type). Empty: any node with free GPUs.",
+        f"{names.LABEL_PLAN}). Empty: any node with free GPUs.",
     )
     node_selector: Labels = pydantic.Field(
         default_factory=dict, description="Further node labels that the engine requires."

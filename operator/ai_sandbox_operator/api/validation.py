@@ -33,6 +33,7 @@ def violations(sandbox: v1alpha1.AISandbox) -> tuple[Violation, ...]:
     return (
         *_name(sandbox.metadata.name),
         *_engine(spec.engine),
+        *_gpu(spec.gpu),
         *_allowlist(spec.access.allowlist),
         *_tls(spec.access.tls),
         *_hostnames(spec.access.hostnames),
@@ -87,6 +88,11 @@ def _engine(engine: v1alpha1.EngineSpec) -> Iterator[Violation]:
     for index, argument in enumerate(engine.extra_args):
         if reason := denied_flag(argument):
             yield Violation(f"spec.engine.extraArgs[{index}]", reason)
+
+
+def _gpu(gpu: v1alpha1.GPUSpec) -> Iterator[Violation]:
+    if names.LABEL_PLAN in gpu.node_selector:
+        yield Violation("spec.gpu.nodeSelector", rules.MESSAGE_NODE_PLAN)
 
 
 def _image(image: str, field: str, old: str, message_old: str) -> Iterator[Violation]:

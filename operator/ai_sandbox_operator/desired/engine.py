@@ -88,7 +88,7 @@ def pod_template(sandbox: v1alpha1.AISandbox, facts: Facts) -> Manifest:
     """The engine's pod template."""
     gpu = sandbox.spec.gpu
     node_selector = {
-        **({"node.kubernetes.io/instance-type": gpu.plan} if gpu.plan else {}),
+        **({names.LABEL_PLAN: gpu.plan} if gpu.plan else {}),
         **gpu.node_selector,
     }
     pod: Manifest = {

@@ -158,9 +158,7 @@ def _placement(sandbox: v1alpha1.AISandbox, facts: Facts) -> Manifest:
 def _away_from_gpus() -> Manifest:
     # A preference: a cluster may consist of GPU nodes only. The volume follows to any node.
     term = {
-        "matchExpressions": [
-            {"key": "node.kubernetes.io/instance-type", "operator": "NotIn", "values": list(plans.GPU_PLANS)}
-        ]
+        "matchExpressions": [{"key": names.LABEL_PLAN, "operator": "NotIn", "values": list(plans.GPU_PLANS)}]
     }
     return {
         "nodeAffinity": {

@@ -12,13 +12,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ai_sandbox_operator.api import names
 from ai_sandbox_operator.api.conditions import Reason
 
 from . import text
 from .finding import Finding
 
 GPU = "nvidia.com/gpu"
-PLAN_LABEL = "node.kubernetes.io/instance-type"
 #: Taints by which Kubernetes itself says that a node is not to be used.
 _UNHEALTHY = re.compile(r"node\.kubernetes\.io/(?!instance)|node\.cloudprovider\.kubernetes\.io/")
 _BODY = re.compile(r"nodes are available:\s*(.*?)(?:\.? (?:no new claims|preemption:)|$)", re.DOTALL)
@@ -42,7 +42,7 @@ def explain(pod: Mapping[str, Any], message: str) -> Finding:
 def _asks(pod: Mapping[str, Any]) -> tuple[str, int]:
     """Plan (empty: any) and number of GPUs."""
     spec = pod.get("spec") or {}
-    plan = str((spec.get("nodeSelector") or {}).get(PLAN_LABEL, ""))
+    plan = str((spec.get("nodeSelector") or {}).get(names.LABEL_PLAN, ""))
     limits = [(c.get("resources") or {}).get("limits") or {} for c in spec.get("containers") or ()]
     return plan, sum(int(each.get(GPU, 0)) for each in limits)
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 
-from ai_sandbox_operator.api import kinds
+from ai_sandbox_operator.api import kinds, names
 from ai_sandbox_operator.desired import plans
 from ai_sandbox_operator.kube import client as kube_client
 from ai_sandbox_operator.kube import errors
 
 log = logging.getLogger(__name__)
 
-LABEL_PLAN = "node.kubernetes.io/instance-type"
 #: Seconds for which a list of nodes is good enough, and after a refusal.
 FRESH, REFUSED = 60.0, 600.0
 
@@ -35,7 +34,8 @@ class Pool:
         found = [
             cards
             for labels in self._nodes
-            if selector.items() <= labels.items() and (cards := plans.cards(labels[LABEL_PLAN])) is not None
+            if selector.items() <= labels.items()
+            and (cards := plans.cards(labels[names.LABEL_PLAN])) is not None
         ]
         return max(found, key=lambda cards: cards.memory, default=None)
 
@@ -50,5 +50,5 @@ class Pool:
             self._nodes, self._until = (), self._clock() + REFUSED
             return
         labels = (node["metadata"].get("labels") or {} for node in listed)
-        self._nodes = tuple(one for one in labels if plans.find(one.get(LABEL_PLAN, "")))
+        self._nodes = tuple(one for one in labels if plans.find(one.get(names.LABEL_PLAN, "")))
         self._until = self._clock() + FRESH

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ai_sandbox_operator.api import kinds
+from ai_sandbox_operator.api import kinds, names
 from ai_sandbox_operator.desired import plans
 from ai_sandbox_operator.kube import errors
 from ai_sandbox_operator.reconcile import pool
@@ -29,7 +29,7 @@ class Client:
 
 
 def node(plan: str, **labels: str) -> dict[str, str]:
-    return {pool.LABEL_PLAN: plan, **labels}
+    return {names.LABEL_PLAN: plan, **labels}
 
 
 async def test_the_largest_cards_that_the_labels_allow_count() -> None:
@@ -38,7 +38,7 @@ async def test_the_largest_cards_that_the_labels_allow_count() -> None:
     assert await one.cards({}) == plans.cards(LARGE)
     assert await one.cards({"zone": "a"}) == plans.cards(SMALL)
     assert await one.cards({"zone": "c"}) is None
-    assert await one.cards({pool.LABEL_PLAN: "g6-standard-4"}) is None
+    assert await one.cards({names.LABEL_PLAN: "g6-standard-4"}) is None
     assert client.lists == 1
 
 
