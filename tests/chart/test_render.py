@@ -18,6 +18,7 @@ from ai_sandbox_operator.runtime import settings
 from chart import helm
 
 DIGEST = "sha256:" + "a" * 64
+RESOLVERS = ["169.254.20.10/32", "fd00:53::/64"]
 
 #: Values that change which objects there are; every combination is rendered.
 SWITCHES: dict[str, list[dict[str, Any]]] = {
@@ -59,7 +60,7 @@ EVERYTHING: dict[str, Any] = {
         "nodeBalancerRanges": ["192.168.255.0/24", "10.9.0.0/16"],
     },
     "hub": {"endpoint": "https://hub.example.com:8443", "networks": ["10.0.8.0/24", "fd00:8::/64"]},
-    "cluster": {"storageClass": "fast", "podRanges": ["10.2.0.0/16", "fd00::/64"]},
+    "cluster": {"storageClass": "fast", "podRanges": ["10.2.0.0/16", "fd00::/64"], "dnsNetworks": RESOLVERS},
     "nodeSelector": {"pool": "system"},
     "tolerations": [{"key": "system", "operator": "Exists"}],
     "affinity": {"nodeAffinity": {}},
@@ -188,6 +189,7 @@ def test_every_flag_is_one_that_the_operator_knows_and_says_what_the_values_say(
     assert made.linode_check_interval == given["linode"]["checkIntervalSeconds"]
     assert list(made.nodebalancer_ranges) == given["linode"]["nodeBalancerRanges"]
     assert list(made.pod_ranges) == given["cluster"]["podRanges"]
+    assert list(made.dns_networks) == given["cluster"]["dnsNetworks"]
     assert made.storage_class == given["cluster"]["storageClass"]
     assert made.hub_endpoint == given["hub"]["endpoint"]
     assert list(made.hub_networks) == given["hub"]["networks"]
@@ -292,7 +294,9 @@ def test_the_operators_own_policy_opens_what_it_needs_and_no_other_port(newest: 
     assert sandboxes["to"] == [
         {"podSelector": {"matchLabels": {names.LABEL_NAME: names.APP_NAME}}, "namespaceSelector": {}}
     ]
-    outside = egress(newest.template(EVERYTHING))[1]
+    again, outside = egress(newest.template(EVERYTHING))[:2]
+    assert again["to"] == [*dns["to"], *({"ipBlock": {"cidr": cidr}} for cidr in RESOLVERS)]
+    assert again["ports"] == dns["ports"]
     assert {p["port"] for p in outside["ports"]} == {443, 6443, 8081, 8443}
 
 

@@ -59,6 +59,7 @@ BAD: list[tuple[str, Any]] = [
     ("hub.networks", "10.0.8.0/24"),
     ("cluster.storageClass", ""),
     ("cluster.podRanges", ["anywhere"]),
+    ("cluster.dnsNetworks", ["169.254.20.10"]),
     ("operator.workers", 0),
     ("operator.resyncIntervalSeconds", 1),
     ("operator.engineUpdatePatienceSeconds", "10m"),

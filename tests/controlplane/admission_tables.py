@@ -119,14 +119,12 @@ BAD: tuple[Bad, ...] = (
         "spec.access.allowlist",
         _DUPLICATE,
         _allow("203.0.113.4/32", "198.51.100.0/24", "203.0.113.4/32"),
-        safety=True,
     ),
     Bad(
         "cidr-twice-in-two-spellings",
         "spec.access.allowlist",
         _DUPLICATE,
         _allow("2001:db8::/32", "2001:0DB8:0::/32"),
-        safety=True,
     ),
     Bad(
         "cidr-twice-with-other-targets",
@@ -140,7 +138,6 @@ BAD: tuple[Bad, ...] = (
                 ]
             }
         },
-        safety=True,
     ),
     Bad(
         "allowlist-1001-entries",
@@ -342,6 +339,16 @@ BAD: tuple[Bad, ...] = (
         _args("--max-num-seqs", "8", "--api-key", "x"),
         safety=True,
     ),
+    *(
+        Bad(
+            f"argument-{what}",
+            _ARG,
+            "must be one argument: write a flag and its value as two elements, or with = between them",
+            _args(text),
+            safety=True,
+        )
+        for what, text in (("with-value", "--max-num-seqs 32"), ("with-denied-value", "--api-key secret"))
+    ),
     Bad("argument-tls", _ARG, "must not configure TLS (use spec.access.tls)", _args("--ssl-keyfile", "/x")),
     Bad(
         "argument-data-parallel",
@@ -518,14 +525,14 @@ BAD: tuple[Bad, ...] = (
         "oidc-url-alone",
         "spec.chat.oidc",
         _OIDC_ALL,
-        _oidc(providerURL="https://id.example.com"),
+        _oidc(providerURL="https://id.example.com/.well-known/openid-configuration"),
         safety=True,
     ),
     Bad(
         "oidc-without-secret",
         "spec.chat.oidc",
         _OIDC_ALL,
-        _oidc(providerURL="https://id.example.com", clientID="chat"),
+        _oidc(providerURL="https://id.example.com/.well-known/openid-configuration", clientID="chat"),
         safety=True,
     ),
     Bad(
@@ -542,6 +549,19 @@ BAD: tuple[Bad, ...] = (
         _oidc(providerURL="http://id.example.com", clientID="chat", clientSecretRef=SECRET_REF),
         safety=True,
     ),
+    *(
+        Bad(
+            f"oidc-{what}",
+            "spec.chat.oidc.providerURL",
+            "on port 443, of the provider's discovery document, such as https://sso.example.com/.well-known/",
+            _oidc(providerURL=url, clientID="chat", clientSecretRef=SECRET_REF),
+            safety=True,
+        )
+        for what, url in (
+            ("issuer", "https://accounts.example.com"),
+            ("port", "https://sso.example.com:8443/realms/a/.well-known/openid-configuration"),
+        )
+    ),
     Bad(
         "oidc-domains-alone",
         "spec.chat.oidc",
@@ -554,7 +574,7 @@ BAD: tuple[Bad, ...] = (
         "spec.chat.oidc.allowedDomains[0]",
         _HOST,
         _oidc(
-            providerURL="https://id.example.com",
+            providerURL="https://id.example.com/.well-known/openid-configuration",
             clientID="chat",
             clientSecretRef=SECRET_REF,
             allowedDomains=["@example.com"],

@@ -133,7 +133,12 @@ def test_every_default_is_visible_in_the_stored_object(server: ControlPlane) -> 
 def test_entries_of_lists_are_stored_as_they_were_written(server: ControlPlane) -> None:
     spec: tables.Spec = {
         "access": {"allowlist": [{"cidr": "203.0.113.4/32"}], "inCluster": [{}]},
-        "chat": {"oidc": {"providerURL": "https://id.example.com", "clientID": "chat"}},
+        "chat": {
+            "oidc": {
+                "providerURL": "https://id.example.com/.well-known/openid-configuration",
+                "clientID": "chat",
+            }
+        },
         "gpu": {"tolerations": [{"key": "dedicated"}]},
     }
     spec["chat"]["oidc"]["clientSecretRef"] = tables.SECRET_REF

@@ -308,6 +308,70 @@ async def test_the_model_cache_stays_if_and_only_if_the_spec_says_so(
     await world.eventually(claims, timeout=10, what="the volumes that are to stay")
 
 
+async def policies(world: World, name: str) -> list[str]:
+    return sorted(child for kind, child in await world.children(name) if kind == "NetworkPolicy")
+
+
+@pytest.mark.parametrize("way_out", ["the pod ends", "abandon"])
+async def test_i1_policies_outlive_the_pods_and_a_pod_that_does_not_end_is_told(
+    world: World, name: str, way_out: str
+) -> None:
+    at = await stand(world, name)
+    held = [pod["metadata"]["name"] for pod in await world.pods(name, "gateway")]
+    stood = await policies(world, name)
+    for pod in held:
+        # What ends on a lost node has an end in sight that never comes, and so has what waits for a finalizer.
+        body = {"metadata": {"finalizers": ["tests.example.com/lost"]}}
+        await world.api.merge_patch(kinds.POD, world.namespace, pod, body)
+    await world.delete(name)
+
+    async def released() -> bool:
+        return left(world, at) == (False, False)
+
+    await world.eventually(released, what="the end of NodeBalancer and firewall")
+    await _message(world, name, "2 pods (", " ending", *held)
+    for pod in held:
+        path = kinds.POD.path(world.namespace, pod)
+        await world.api._request("delete", kinds.POD, "DELETE", path, body={"gracePeriodSeconds": 0})
+    await blocked(world, name)
+    await _message(world, name, "2 pods (", " overdue", *held)
+    assert await policies(world, name) == stood != []
+    if way_out == "abandon":
+        annotations = {"metadata": {"annotations": {names.ANNOTATION_ABANDON: "true"}}}
+        await world.api.merge_patch(kinds.SANDBOX, world.namespace, name, annotations)
+        await world.gone(name)
+    for pod in held:
+        await world.api.merge_patch(kinds.POD, world.namespace, pod, {"metadata": {"finalizers": None}})
+    await world.gone(name)
+    await swept(world, name)
+
+
+async def _message(world: World, name: str, *words: str) -> str:
+    """The message of Ready, as soon as it has the words."""
+
+    async def probe() -> str | None:
+        message = str((await world.condition(name, "Ready"))["message"])
+        return message if all(word in message for word in words) else None
+
+    return await world.eventually(probe, what=f"a message with {words}")
+
+
+async def test_a_finalizer_that_lost_a_race_is_a_conflict_and_no_refusal(world: World, name: str) -> None:
+    """What the operator makes of the answer of a real API server to a failed `test`."""
+    await world.apply(name, {"lifecycle": {"state": "Suspended"}})
+    operations: list[dict[str, Any]] = [
+        {"op": "test", "path": "/metadata/resourceVersion", "value": "1"},
+        {"op": "add", "path": "/metadata/finalizers", "value": [names.FINALIZER]},
+    ]
+    with pytest.raises(errors.Conflict):
+        await world.api.json_patch(kinds.SANDBOX, world.namespace, name, operations)
+    broken = [{"op": "replace", "path": "/spec/lifecycle/state", "value": "Sideways"}]
+    with pytest.raises(errors.Invalid):
+        await world.api.json_patch(kinds.SANDBOX, world.namespace, name, broken)
+    await world.delete(name)
+    await world.gone(name)
+
+
 async def test_a_deleted_namespace_ends_and_takes_everything(world: World, name: str) -> None:
     """The last of the module: its namespace is gone afterwards."""
     at = await stand(world, name)

@@ -41,6 +41,7 @@ class Case:
     neighbour: Spec
     operator_namespace: str
     balancers: tuple[str, ...]
+    resolvers: tuple[str, ...] = ()
 
     def of(self, sandbox: str) -> Spec:
         return {SANDBOX: self.spec, NEIGHBOUR: self.neighbour}[sandbox]
@@ -90,17 +91,18 @@ def leaves(case: Case, source: Endpoint, destination: Endpoint, meaning: Address
     spec = case.of(sandbox)
     target = part_of(destination)
     if component == "fetch":
-        return names(destination) | internet(destination, meaning)
+        return names(case, destination, meaning) | internet(destination, meaning)
     if component == "gateway":
         if target == (sandbox, "engine"):
             return tcp(8000)
         if target == (sandbox, "chat") and has_chat(spec):
             return tcp(8080)
-        return names(destination)
+        return names(case, destination, meaning)
     if component == "chat" and has_chat(spec):
         if target == (sandbox, "engine"):
             return tcp(8000)
-        return names(destination) | (internet(destination, meaning) if single_sign_on(spec) else NOTHING)
+        further = internet(destination, meaning) if single_sign_on(spec) else NOTHING
+        return names(case, destination, meaning) | further
     return NOTHING
 
 
@@ -164,10 +166,11 @@ def tcp(*ports: int) -> frozenset[Port]:
     return frozenset(("TCP", port) for port in ports)
 
 
-def names(destination: Endpoint) -> frozenset[Port]:
-    """Resolvers of the cluster."""
-    resolver = dict(destination.labels).get("k8s-app") in {"kube-dns", "coredns"}
-    return DNS if destination.namespace == "kube-system" and resolver else NOTHING
+def names(case: Case, destination: Endpoint, meaning: Addresses) -> frozenset[Port]:
+    """Resolvers of the cluster: pods of its own, and the addresses that the operator was told."""
+    labelled = dict(destination.labels).get("k8s-app") in {"kube-dns", "coredns"}
+    pod = destination.namespace == "kube-system" and labelled
+    return DNS if pod or any(holds(one, destination, meaning) for one in case.resolvers) else NOTHING
 
 
 def internet(destination: Endpoint, meaning: Addresses) -> frozenset[Port]:

@@ -46,9 +46,10 @@ def _case(
     exposed: bool = False,
     operator: str = "",
     balancers: tuple[str, ...] = _LKE,
+    resolvers: tuple[str, ...] = (),
 ) -> Case:
     wanted = {"exposure": "NodeBalancer" if exposed else "ClusterIP", **(access or {})}
-    return Case({"access": wanted, "chat": chat or {}}, _NEIGHBOUR, operator, balancers)
+    return Case({"access": wanted, "chat": chat or {}}, _NEIGHBOUR, operator, balancers, resolvers)
 
 
 _OPERATOR = "ai-sandbox-system"
@@ -135,6 +136,9 @@ GRID: dict[str, Case] = {
             ]
         }
     ),
+    "resolvers on nodes": _case(
+        chat=_SINGLE_SIGN_ON, exposed=True, resolvers=("169.254.20.10/32", "10.128.0.10/32", "fd00:a::/64")
+    ),
     "everything": _case(
         {
             "allowlist": [
@@ -177,7 +181,7 @@ def networks(case: Case) -> tuple[str, ...]:
     listed = (
         entry["cidr"] for spec in (case.spec, case.neighbour) for entry in spec["access"].get("allowlist", [])
     )
-    return tuple(sorted({*case.balancers, *listed}))
+    return tuple(sorted({*case.balancers, *case.resolvers, *listed}))
 
 
 def everybody(case: Case) -> tuple[Endpoint, ...]:
@@ -195,6 +199,7 @@ def known(case: Case) -> facts.Facts:
         release=facts.Release(),
         material=facts.Material(engine_key="", chat_session_key="", api_keys={}),
         nodebalancer_ranges=case.balancers,
+        dns_networks=case.resolvers,
         operator_namespace=case.operator_namespace,
         commit="0" * 40,
         firewall_id=1,

@@ -55,8 +55,8 @@ class Reason(enum.Enum):
     )
     Deleting = Doc("The sandbox is being deleted.", "Wait.")
     DeletionBlocked = Doc(
-        "Deletion waits for Linode objects to go.",
-        "Read the message. To leave the Linode objects behind, annotate the sandbox with "
+        "Deletion waits for Linode objects to go, or for pods to end.",
+        "Read the message. To leave behind what it names, annotate the sandbox with "
         "sandbox.linode.com/abandon-linode-objects=true.",
     )
     # SpecValid

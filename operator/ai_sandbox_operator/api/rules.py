@@ -22,7 +22,7 @@ VALIDATIONS = "x-kubernetes-validations"
 LIST_TYPE = "x-kubernetes-list-type"
 LIST_KEYS = "x-kubernetes-list-map-keys"
 
-#: Duplicates among more entries than this are found by the operator: comparing all pairs at
+#: Duplicates among more entries than this are a notice of the operator: comparing all pairs at
 #: admission would exceed the API server's cost limit.
 MAX_COMPARED_NETWORKS = 300
 #: A network with a shorter prefix admits so many that its entry must say why.
@@ -122,6 +122,9 @@ MESSAGE_WIDE = (
 )
 MESSAGE_DUPLICATE_NETWORK = "must name each network once: put all of its targets into `to` of one entry"
 MESSAGE_FIRST_ARGUMENT = "must begin with a flag: the first element has to start with -"
+MESSAGE_ONE_ARGUMENT = (
+    "must be one argument: write a flag and its value as two elements, or with = between them"
+)
 MESSAGE_FAMILY = "must not configure TLS (use spec.access.tls) or data parallelism (use spec.gpu.count)"
 MESSAGE_HOSTNAME = (
     "must be a DNS name in lower case, without wildcard, port or trailing dot, and not an IP address"
@@ -131,7 +134,10 @@ MESSAGE_TLS_ISSUER = "must have issuerRef with mode CertManager, and only then"
 MESSAGE_NODE_PLAN = f"must not have the label {names.LABEL_PLAN}: name the plan in spec.gpu.plan"
 MESSAGE_OIDC = "must have providerURL, clientID and clientSecretRef together, or none of them"
 MESSAGE_OIDC_OPTIONS = "must have providerURL before allowedDomains or roles can be used"
-MESSAGE_OIDC_URL = "must be the https:// URL of the provider's discovery document"
+MESSAGE_OIDC_URL = (
+    "must be the https:// URL, on port 443, of the provider's discovery document, such as "
+    "https://sso.example.com/.well-known/openid-configuration"
+)
 MESSAGE_NAME = (
     f"must have a name of at most {names.MAX_NAME_LENGTH} lower-case letters, digits and dashes that starts "
     "with a letter: Services are named after it"
@@ -219,6 +225,7 @@ _FLAG = "self.split('=')[0].split('.')[0].replace('_', '-')"
 _DENIED = _texts(f"{flag}: {remedy}" for flag, remedy in DENIED_FLAGS.items())
 _FAMILIES = _texts(DENIED_FAMILIES)
 ARGUMENT = (
+    rule(f"!self.startsWith('-') || !{_FLAG}.contains(' ')", MESSAGE_ONE_ARGUMENT),
     rule(
         f"!self.startsWith('-') || !{_DENIED}.exists(f, f.startsWith({_FLAG}))",
         "must not be, or abbreviate, a flag that the operator sets or refuses",
@@ -263,7 +270,9 @@ OIDC = (
 )
 OIDC_URL = (
     rule(
-        "self == '' || (isURL(self) && url(self).getScheme() == 'https' && url(self).getHostname() != '')",
+        # The chat reaches port 443 only, and asks for nothing before somebody logs in.
+        "self == '' || (isURL(self) && url(self).getScheme() == 'https' && url(self).getHostname() != '' && "
+        "url(self).getPort() in ['', '443'] && self.contains('/.well-known/'))",
         MESSAGE_OIDC_URL,
     ),
 )

@@ -20,6 +20,9 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _CIDR = re.compile(r"[0-9A-Fa-f.:]+/(0|[1-9][0-9]{0,2})", re.ASCII)
 
 
+_DISCOVERY = re.compile(r"https://(\[[^/?#\]]+\]|[^/:?#]+)(:443)?(/[^?#]*)?/\.well-known/")
+
+
 class Violation(NamedTuple):
     """A rule that a spec breaks."""
 
@@ -70,6 +73,8 @@ def denied_flag(argument: str) -> str | None:
     if not argument.startswith("-"):
         return None
     flag = re.split(r"[=.]", argument, maxsplit=1)[0].replace("_", "-")
+    if " " in flag:
+        return rules.MESSAGE_ONE_ARGUMENT
     for denied, remedy in rules.DENIED_FLAGS.items():
         if denied.startswith(flag):
             return f"must not be, or abbreviate, {denied}: {remedy}"
@@ -107,8 +112,24 @@ def _image(image: str, field: str, old: str, message_old: str) -> Iterator[Viola
         yield Violation(field, message_old)
 
 
-def _allowlist(entries: Sequence[v1alpha1.AllowlistEntry]) -> Iterator[Violation]:
+def duplicates(entries: Sequence[v1alpha1.AllowlistEntry]) -> Iterator[tuple[int, int, Network]]:
+    """Entries that name a network once more: index of the first, index of the further one, network.
+
+    Admission refuses them in lists that it can compare (rules.MAX_COMPARED_NETWORKS). Elsewhere they break
+    nothing: whoever is admitted by one of them is admitted.
+    """
     first: dict[Network, int] = {}
+    for index, entry in enumerate(entries):
+        try:
+            found = network(entry.cidr)
+        except ValueError:
+            continue
+        if found in first:
+            yield first[found], index, found
+        first.setdefault(found, index)
+
+
+def _allowlist(entries: Sequence[v1alpha1.AllowlistEntry]) -> Iterator[Violation]:
     for index, entry in enumerate(entries):
         field = f"spec.access.allowlist[{index}]"
         try:
@@ -116,12 +137,6 @@ def _allowlist(entries: Sequence[v1alpha1.AllowlistEntry]) -> Iterator[Violation
         except ValueError as error:
             yield Violation(f"{field}.cidr", str(error))
             continue
-        if found in first:
-            yield Violation(
-                f"{field}.cidr",
-                f"{rules.MESSAGE_DUPLICATE_NETWORK}; entry {first[found]} has {found} already",
-            )
-        first.setdefault(found, index)
         narrow = rules.WIDE_PREFIX_IPV4 if found.version == 4 else rules.WIDE_PREFIX_IPV6
         if found.prefixlen < narrow and not entry.description.strip():
             yield Violation(field, rules.MESSAGE_WIDE)
@@ -156,5 +171,5 @@ def _oidc(oidc: v1alpha1.OIDCSpec) -> Iterator[Violation]:
         yield Violation("spec.chat.oidc", rules.MESSAGE_OIDC)
     if not oidc.provider_url and (oidc.allowed_domains or oidc.roles is not None):
         yield Violation("spec.chat.oidc", rules.MESSAGE_OIDC_OPTIONS)
-    if oidc.provider_url and not re.match(r"https://[^/]", oidc.provider_url):
+    if oidc.provider_url and not _DISCOVERY.match(oidc.provider_url):
         yield Violation("spec.chat.oidc.providerURL", rules.MESSAGE_OIDC_URL)

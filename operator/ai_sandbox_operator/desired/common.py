@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,6 +32,9 @@ ANNOTATION_SECRET_HASH = f"{names.GROUP}/secret-hash"
 ANNOTATION_BOOTSTRAP_HASH = f"{names.GROUP}/bootstrap-hash"
 #: On the engine's Deployment: fingerprint of the user's own inputs to the engine.
 ANNOTATION_ENGINE_INPUTS = f"{names.GROUP}/engine-inputs"
+
+#: What the kubelet would not leave as it is.
+_EXPANDED = re.compile(r"\${2,}|\$(?=\()")
 
 
 def child_name(sandbox: v1alpha1.AISandbox, suffix: str) -> str:
@@ -180,8 +184,14 @@ def secret(sandbox: v1alpha1.AISandbox, name: str, component: str, values: Mappi
 
 
 def literal(text: str) -> str:
-    """`text` as an argument or environment value in which the kubelet expands nothing."""
-    return text.replace("$(", "$$(")
+    """`text` as an argument, command or environment value that the kubelet hands on exactly.
+
+    The kubelet reads `$$` as `$` and `$(NAME)` as a variable, and leaves any other `$` alone. So what is doubled
+    is a `$` before a bracket, and each `$` of several in a row: the row stands for half of itself, and what comes
+    after it begins nothing.
+    Source: kubernetes third_party/forked/golang/expansion/expand.go.
+    """
+    return _EXPANDED.sub(lambda found: 2 * found[0], text)
 
 
 def env(values: Mapping[str, str]) -> list[Manifest]:

@@ -70,11 +70,13 @@ class Facts:
     sweep: bool = False
     """True once the engine serves the current model while the cache still holds an earlier one."""
     engine_running: bool = False
-    """True while an engine holds the model volume on its node."""
+    """True while a pod of the engine is on a node, which then holds the model volume."""
     hub_endpoint: str = ""
     """Base URL of a mirror of the model hub. Empty: the public hub."""
     hub_networks: tuple[str, ...] = ()
     """Networks of a mirror that is not on the internet."""
+    dns_networks: tuple[str, ...] = ()
+    """Networks of resolvers that no label of a pod names, such as a cache on each node."""
     operator_namespace: str = ""
     """Where the operator runs: its pods may read the gateway's status port. Empty: nobody may."""
 

@@ -4,8 +4,8 @@ Ports are container ports, because policies act after the translation of Service
 Calico (LKE) and on Cilium (LKE Enterprise) alike. Probes from a pod's own node are always admitted.
 
 On Calico an `ipBlock` matches pods by address, on Cilium never: peers inside the cluster are always
-named by selectors here, and addresses are used only for what is outside. CoreDNS is labelled
-`kube-dns` on the former and may be `coredns` on the latter.
+named by selectors here, and addresses are used only for what is outside, or on a node. CoreDNS is
+labelled `kube-dns` on the former and may be `coredns` on the latter.
 
 A NodeBalancer is a full proxy, so its connections carry its own address: the external ports admit
 the NodeBalancers' range, which also shuts the NodePorts of the nodes, and the clients' addresses are
@@ -48,14 +48,14 @@ def render(sandbox: v1alpha1.AISandbox, facts: Facts) -> list[Child]:
     """One policy that denies, and one per component that admits."""
     policies = [
         _policy(sandbox, "default-deny", None, ingress=(), egress=()),
-        _policy(sandbox, common.FETCH, common.FETCH, ingress=(), egress=(_dns(), *_hub(facts))),
+        _policy(sandbox, common.FETCH, common.FETCH, ingress=(), egress=(_dns(facts), *_hub(facts))),
         _policy(sandbox, common.ENGINE, common.ENGINE, ingress=_engine_ingress(sandbox, facts), egress=()),
         _policy(
             sandbox,
             common.GATEWAY,
             common.GATEWAY,
             ingress=_gateway_ingress(sandbox, facts),
-            egress=_gateway_egress(sandbox),
+            egress=_gateway_egress(sandbox, facts),
         ),
     ]
     if sandbox.spec.chat.enabled:
@@ -66,7 +66,7 @@ def render(sandbox: v1alpha1.AISandbox, facts: Facts) -> list[Child]:
                 common.CHAT,
                 ingress=({"from": [_own(sandbox, common.GATEWAY)], "ports": [_tcp(names.PORT_OPEN_WEBUI)]},),
                 egress=(
-                    _dns(),
+                    _dns(facts),
                     {"to": [_own(sandbox, common.ENGINE)], "ports": [_tcp(names.PORT_ENGINE)]},
                     # The identity provider's address is not known to a policy; only its port is.
                     *(_internet() if chat.oidc_configured(sandbox) else ()),
@@ -99,8 +99,8 @@ def _gateway_ingress(sandbox: v1alpha1.AISandbox, facts: Facts) -> list[Manifest
     return rules
 
 
-def _gateway_egress(sandbox: v1alpha1.AISandbox) -> list[Manifest]:
-    rules = [_dns(), {"to": [_own(sandbox, common.ENGINE)], "ports": [_tcp(names.PORT_ENGINE)]}]
+def _gateway_egress(sandbox: v1alpha1.AISandbox, facts: Facts) -> list[Manifest]:
+    rules = [_dns(facts), {"to": [_own(sandbox, common.ENGINE)], "ports": [_tcp(names.PORT_ENGINE)]}]
     if sandbox.spec.chat.enabled:
         rules.append({"to": [_own(sandbox, common.CHAT)], "ports": [_tcp(names.PORT_OPEN_WEBUI)]})
     return rules
@@ -165,14 +165,20 @@ def _tcp(port: int) -> Manifest:
     return {"protocol": "TCP", "port": port}
 
 
-def _dns() -> Manifest:
+def _dns(facts: Facts) -> Manifest:
+    """Resolvers: CoreDNS by its labels; by address what runs on the node itself and has no labels to a policy.
+
+    NodeLocal DNSCache listens on 169.254.20.10 and, before a proxy of mode iptables, on the address of the
+    Service kube-dns, which then reaches the policy untranslated (kubernetes, cluster/addons/dns/nodelocaldns).
+    """
     resolvers = {"key": "k8s-app", "operator": "In", "values": ["kube-dns", "coredns"]}
     return {
         "to": [
             {
                 "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
                 "podSelector": {"matchExpressions": [resolvers]},
-            }
+            },
+            *(_block(str(network)) for network in allowlist.collapse(facts.dns_networks)),
         ],
         "ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}],
     }

@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import tempfile
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -28,8 +29,15 @@ _SWITCHES = {
 LISTING_TIMEOUT = 30.0
 #: Bytes that are written to the volume at a time.
 CHUNK = 2**20
-#: The largest index of weights known is 9 MB.
-MAX_SMALL = 32 * 2**20
+#: Bytes of a file that is read whole. The largest indexes of weights are those of mixtures of experts in four
+#: bits, with four tensors for each matrix: 190,000 tensors take 18 MiB.
+MAX_SMALL = 24 * 2**20
+#: Values in an index, two for each tensor. Without a bound a few bytes make an object each: 31 MiB took 0.8 GB.
+MAX_VALUES = 500_000
+#: Seconds for which the index of one model waits for that of another.
+TURN = 60.0
+#: Indexes are read one at a time: the operator asks for several models at once, in one process.
+_turn = threading.Lock()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,7 +84,10 @@ class Hub:
             FetchError: it is larger than `MAX_SMALL` bytes.
         """
         if file.size > MAX_SMALL:
-            raise FetchError(FetchFailure.NoWeights, f"{file.path} is larger than {MAX_SMALL >> 20} MiB")
+            raise FetchError(
+                FetchFailure.NoWeights,
+                f"{file.path} has {file.size / 2**20:.1f} MiB, and no more than {MAX_SMALL >> 20} MiB are read",
+            )
         with tempfile.TemporaryDirectory(prefix="hub-") as name:
             work = pathlib.Path(name)
             self.fetch(commit, file, work)
@@ -117,17 +128,52 @@ def select(model: str, listing: Listing, read: Callable[[RemoteFile], bytes]) ->
     """
     consolidated = models.loads_consolidated(model)
     index = choose.needs_index(listing.files, consolidated=consolidated)
-    indexed = None if index is None else indexed_files(read(index), index.path)
+    indexed = None if index is None else _read_index(index, read)
     return choose.choose(listing.files, consolidated=consolidated, indexed=indexed)
+
+
+def _read_index(index: RemoteFile, read: Callable[[RemoteFile], bytes]) -> frozenset[str]:
+    if not _turn.acquire(timeout=TURN):
+        raise FetchError(
+            FetchFailure.HubUnreachable, f"the index of another model is not read after {TURN:.0f} s"
+        )
+    try:
+        return indexed_files(read(index), index.path)
+    finally:
+        _turn.release()
 
 
 def indexed_files(content: bytes, name: str) -> frozenset[str]:
     """Weight files that a safetensors index names.
 
     Raises:
-        FetchError: it is not an index.
+        FetchError: it is not an index, or one with more than `MAX_VALUES` values.
     """
     try:
-        return frozenset(str(file) for file in json.loads(content)["weight_map"].values())
-    except (ValueError, KeyError, TypeError, AttributeError):
+        return frozenset(str(file) for file in parse(content, most=MAX_VALUES)["weight_map"].values())
+    except TooManyValues:
+        most = f"about {MAX_VALUES // 2:,} tensors are read"
+        raise FetchError(
+            FetchFailure.NoWeights, f"{name} names too many tensors: no more than {most}"
+        ) from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise FetchError(FetchFailure.NoWeights, f"{name} is not an index of weights") from None
+
+
+class TooManyValues(ValueError):
+    """A text has more values than are read."""
+
+
+def parse(content: bytes, *, most: int) -> Any:
+    """JSON of at most that many values, so that its objects take a bounded memory whatever the text.
+
+    Every value but the first comes after one of these characters; those inside of strings count too.
+
+    Raises:
+        TooManyValues: there may be more.
+        ValueError: it is not JSON.
+        RecursionError: it is nested too deeply.
+    """
+    if sum(content.count(character) for character in (b",", b":", b"[", b"{")) > most:
+        raise TooManyValues
+    return json.loads(content)

@@ -7,15 +7,14 @@ weights and the configuration are read. The choice of files is the one that the 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from ai_sandbox_operator.fetch import choose, hub
 from ai_sandbox_operator.fetch.failures import classify
 
-#: Of config.json and params.json.
-_LARGEST_CONFIGURATION = 4 * 2**20
+#: Bytes and values of config.json and params.json; several are held at once.
+_LARGEST_CONFIGURATION, _MOST_VALUES = 4 * 2**20, 100_000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,7 +72,7 @@ def _json(repository: hub.Hub, commit: str, file: choose.RemoteFile | None) -> M
     if file is None or file.size > _LARGEST_CONFIGURATION:
         return {}
     try:
-        content = json.loads(repository.read(commit, file))
+        content = hub.parse(repository.read(commit, file), most=_MOST_VALUES)
     except (ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -142,16 +142,22 @@ class KubeClient:
     async def json_patch(
         self, kind: kinds.Kind, namespace: str, name: str, operations: list[Object]
     ) -> Object:
-        """RFC 6902 patch; a failed `test` operation raises Invalid."""
-        return await self._write(
-            "patch",
-            kind,
-            "PATCH",
-            kind.path(namespace, name),
-            operations,
-            query=_MANAGER,
-            content_type=JSON_PATCH,
-        )
+        """RFC 6902 patch; raises Conflict when a `test` fails, or the object lacks what an operation needs."""
+        try:
+            return await self._write(
+                "patch",
+                kind,
+                "PATCH",
+                kind.path(namespace, name),
+                operations,
+                query=_MANAGER,
+                content_type=JSON_PATCH,
+            )
+        except errors.Invalid as error:
+            if error.status != 422 or not str(error).startswith(_NOT_APPLICABLE):
+                raise
+            text = f"{kind.kind} {name} is not as it was read"
+            raise errors.Conflict(text, status=409, reason="Conflict") from error
 
     async def merge_patch(self, kind: kinds.Kind, namespace: str, name: str, patch: Object) -> Object:
         """RFC 7386 patch."""
@@ -171,13 +177,19 @@ class KubeClient:
         path = kind.path(metadata.get("namespace"), metadata["name"])
         return await self._write("update", kind, "PUT", path, manifest, query=_MANAGER)
 
-    async def delete(self, kind: kinds.Kind, namespace: str | None, name: str, *, uid: str) -> None:
-        """Delete exactly the object with this UID, in the background; absence is success."""
+    async def delete(
+        self, kind: kinds.Kind, namespace: str | None, name: str, *, uid: str, foreground: bool = False
+    ) -> None:
+        """Delete exactly the object with this UID; absence is success.
+
+        Args:
+            foreground: the object stays, as one that is being deleted, until what it owns is gone.
+        """
         body = {
             "apiVersion": "v1",
             "kind": "DeleteOptions",
             "preconditions": {"uid": uid},
-            "propagationPolicy": "Background",
+            "propagationPolicy": "Foreground" if foreground else "Background",
         }
         try:
             await self._write("delete", kind, "DELETE", kind.path(namespace, name), body)
@@ -302,6 +314,10 @@ class KubeClient:
 
 
 _MANAGER = {"fieldManager": names.FIELD_MANAGER}
+#: What the API server says of a JSON patch that cannot be applied to the object as it stands. One whose
+#: result breaks a rule is answered 422 as well, with the rule in its message.
+#: Source: k8s.io/apiserver, pkg/endpoints/handlers/patch.go, and NewGenericServerResponse of k8s.io/apimachinery.
+_NOT_APPLICABLE = "the server rejected our request due to an error in our request"
 
 
 def _error(status: int, raw: bytes, headers: Mapping[str, str]) -> errors.KubeError:

@@ -174,12 +174,26 @@ def _job(body: Mapping[str, Json]) -> Mapping[str, Any]:
         "complete": conditions.get("Complete", {}).get("status") == "True",
         "failed": failed.get("status") == "True",
         "failed_at": failed.get("lastTransitionTime", "") if failed.get("status") == "True" else "",
+        "created": body["metadata"].get("creationTimestamp", ""),
+        "beside_engine": _beside_engine(body),
     }
+
+
+def _beside_engine(body: Mapping[str, Json]) -> bool:
+    """Whether the pods of a download may run only where an engine does, see `desired.fetch`."""
+    try:
+        return "podAffinity" in body["spec"]["template"]["spec"]["affinity"]
+    except (KeyError, TypeError):
+        return False
 
 
 def _pvc(body: Mapping[str, Json]) -> Mapping[str, Any]:
     requests = ((body.get("spec") or {}).get("resources") or {}).get("requests") or {}
-    return {"phase": (body.get("status") or {}).get("phase", ""), "size": requests.get("storage", "")}
+    return {
+        "phase": (body.get("status") or {}).get("phase", ""),
+        "size": requests.get("storage", ""),
+        "created": body["metadata"].get("creationTimestamp", ""),
+    }
 
 
 def _service(body: Mapping[str, Json]) -> Mapping[str, Any]:

@@ -66,7 +66,12 @@ class Certificates:
         )
         if mode == "CertManager":
             return await self._ask(sandbox, certificate.subjects(sandbox, wanted))
-        leaf = await self._issue(sandbox, children, wanted)
+        try:
+            leaf = await self._issue(sandbox, children, wanted)
+        except material.AuthorityUnusable as error:
+            # The certificate that stands serves on; another authority would be one that no client trusts.
+            message = f"Secret {access.authority_key_name(sandbox)}: {error}"
+            return (views.Problem(reason=Reason.AuthorityUnusable, message=message),), None
         # Nothing else may happen to the sandbox until then.
         due = (material.renewal_time(leaf) - self._now()).total_seconds()
         return (), min(max(due, PENDING), LONGEST_WAIT)
@@ -125,7 +130,11 @@ class Certificates:
         return self._asked[namespace]
 
     async def _issue(self, sandbox: v1alpha1.AISandbox, children: Children, wanted: tuple[str, ...]) -> str:
-        """The self-signed certificate: made, renewed in time, and again when names change."""
+        """The self-signed certificate: made, renewed in time, and again when names change.
+
+        Raises:
+            material.AuthorityUnusable: it is due, and the sandbox's authority cannot sign it.
+        """
         leaf_name, key_name = access.tls_name(sandbox), access.authority_key_name(sandbox)
         assert leaf_name is not None
         leaf, authority = _data(children, leaf_name), _data(children, key_name)

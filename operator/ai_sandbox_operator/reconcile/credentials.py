@@ -1,12 +1,14 @@
 """Generated values of a sandbox: read back if they exist, made if they do not.
 
-A value is only ever made for a Secret that the API server then creates; a POST that finds the name
-taken changes nothing, so a stale view can never replace a key that is in use (I2).
+A value is only ever made for a Secret that the API server then creates, or for an entry that it lacks: a POST
+that finds the name taken changes nothing, and a patch names the version that was seen, so a stale view can
+never replace a key that is in use (I2).
 """
 
 from __future__ import annotations
 
 import base64
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -41,10 +43,14 @@ class Credentials:
         Secrets that are created in one pass agree with each other.
         """
         uid = sandbox.metadata.uid
+        chat = _data(children, access.chat_name(sandbox))
         engine = _data(children, access.engine_key_name(sandbox)).get(access.ENGINE_KEY)
-        if engine:
-            self._engine_keys[uid] = engine
-        session = _data(children, access.chat_name(sandbox)).get(access.CHAT_SESSION_KEY)
+        # An engine reads its key once, at its start. So one that somebody deleted comes back as it was, or the
+        # engine that runs would refuse everybody; the chat's Secret holds it too, for an operator that starts anew.
+        known = engine or self._engine_keys.get(uid) or chat.get(access.CHAT_ENGINE_KEYS)
+        if known:
+            self._engine_keys[uid] = known
+        session = chat.get(access.CHAT_SESSION_KEY)
         admin = _data(children, access.chat_admin_name(sandbox)).get(access.ADMIN_PASSWORD)
         stored_keys = _record(children, access.api_keys_name(sandbox))
         keys = dict(stored_keys.facts["data"]) if stored_keys else {}
@@ -56,33 +62,43 @@ class Credentials:
             self._fresh.pop(uid, None)
         elif fresh is None:
             fresh = self._fresh[uid] = facts.Material(
-                # An engine reads its key once, at its start. So a Secret that somebody deleted comes back with
-                # the same key, or the engine that runs would refuse everybody.
-                engine_key=self._engine_keys.get(uid) or material.engine_key(),
+                engine_key=known or material.engine_key(),
                 chat_session_key=material.session_key(),
                 chat_admin_password=material.admin_password(),
                 api_keys={},
             )
         if stored_keys is None and fresh is not None:
             keys = {name: fresh.api_keys.get(name) or material.api_key() for name in wanted}
-            fresh = self._fresh[uid] = facts.Material(
-                engine_key=fresh.engine_key,
-                chat_session_key=fresh.chat_session_key,
-                chat_admin_password=fresh.chat_admin_password,
-                api_keys=keys,
-            )
-        return facts.Material(
+            fresh = self._fresh[uid] = dataclasses.replace(fresh, api_keys=keys)
+        found = facts.Material(
             engine_key=engine or (fresh.engine_key if fresh else ""),
             chat_session_key=session or (fresh.chat_session_key if fresh else ""),
             chat_admin_password=admin or (fresh.chat_admin_password if fresh else ""),
             # Only names that the spec has and values that are fit to be a key reach the gateway.
             api_keys={n: keys[n] for n in wanted if _usable(keys.get(n, ""))},
         )
+        await self._fill(sandbox, children, found)
+        return found
 
     def forget(self, uid: str) -> None:
         """Drop values that were made for a sandbox that is gone."""
         self._fresh.pop(uid, None)
         self._engine_keys.pop(uid, None)
+
+    async def _fill(self, sandbox: v1alpha1.AISandbox, children: Children, found: facts.Material) -> None:
+        """Put back what somebody took out of a Secret that stands; what is still in it stays."""
+        wanted = {access.engine_key_name(sandbox): {access.ENGINE_KEY: found.engine_key}}
+        admin = sandbox.spec.chat.admin
+        if not admin.secret_name:
+            values = {access.ADMIN_EMAIL: admin.email, access.ADMIN_PASSWORD: found.chat_admin_password}
+            wanted[access.chat_admin_name(sandbox)] = values
+        for name, values in wanted.items():
+            stored = _record(children, name)
+            # One that was not read, by its label, is not empty.
+            if stored is None or (held := stored.facts.get("data")) is None:
+                continue
+            if lacking := {key: _encode(value) for key, value in values.items() if not held.get(key)}:
+                await self._patch(stored, lacking)
 
     async def _sync_keys(self, stored: seen.Seen, wanted: list[str], keys: dict[str, str]) -> dict[str, str]:
         """Make values for new names and drop those of removed ones; nothing else in the Secret changes."""
@@ -90,10 +106,13 @@ class Credentials:
         removed = [name for name in keys if name not in wanted]
         if not added and not removed:
             return keys
-        patch = {
-            "metadata": {"resourceVersion": stored.resource_version},
-            "data": {**{n: _encode(v) for n, v in added.items()}, **dict.fromkeys(removed)},
-        }
+        return await self._patch(
+            stored, {**{n: _encode(v) for n, v in added.items()}, **dict.fromkeys(removed)}
+        )
+
+    async def _patch(self, stored: seen.Seen, data: Mapping[str, str | None]) -> dict[str, str]:
+        """Change entries of exactly what was seen; a Secret that changed since then is left for the next pass."""
+        patch = {"metadata": {"resourceVersion": stored.resource_version}, "data": dict(data)}
         answer = await self._client.merge_patch(kinds.SECRET, stored.namespace, stored.name, patch)
         return dict(self._write_back(kinds.SECRET, answer).facts["data"])
 

@@ -26,7 +26,7 @@ class Trial:
 
     Attributes:
         generation: of the Deployment when the pods were listed; another one has other pods.
-        since: creation of the oldest of these pods, RFC 3339.
+        since: when the newest of these pods got its node, RFC 3339; its creation while it has none.
         restarts: ends of their containers, and of pods that ended as a whole.
         unpulled: an image is not to be had.
         unscheduled: no node takes the pod.
@@ -48,7 +48,7 @@ def observe(pods: Iterable[Pod], deployment: seen.Seen, finding: diagnosis.Findi
         return None
     return Trial(
         generation=deployment.facts["generation"],
-        since=min(str(pod["metadata"]["creationTimestamp"]) for pod in mine),
+        since=max(_since(pod) for pod in mine),
         restarts=sum(_ends(pod) for pod in mine),
         unpulled=any(_waits_for(pod) in images.WAITING for pod in mine),
         unscheduled=any(_unscheduled(pod) for pod in mine),
@@ -93,5 +93,17 @@ def _waits_for(pod: Pod) -> str:
 
 
 def _unscheduled(pod: Pod) -> bool:
-    conditions = (pod.get("status") or {}).get("conditions") or ()
-    return any(c.get("type") == "PodScheduled" and c.get("status") == "False" for c in conditions)
+    return _scheduled(pod).get("status") == "False"
+
+
+def _since(pod: Pod) -> str:
+    """When its start began. Waiting for a node is no part of it: that may take hours and is nobody's fault."""
+    found = _scheduled(pod)
+    at = found.get("lastTransitionTime") if found.get("status") == "True" else None
+    return str(at or pod["metadata"]["creationTimestamp"])
+
+
+def _scheduled(pod: Pod) -> Mapping[str, Any]:
+    """The pod's condition PodScheduled; empty where there is none."""
+    conditions: Iterable[Mapping[str, Any]] = (pod.get("status") or {}).get("conditions") or ()
+    return next((c for c in conditions if c.get("type") == "PodScheduled"), {})

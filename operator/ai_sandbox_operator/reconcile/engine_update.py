@@ -41,7 +41,7 @@ class Wanted:
 
     Attributes:
         inputs, rendered: see `Live`.
-        budget: seconds from a pod's creation to ready, at the most.
+        budget: seconds from the time at which a pod has a node to ready, at the most.
     """
 
     inputs: str

@@ -119,7 +119,12 @@ class Executor:
                     self._accept(child, answer, outcome)
                 case planning.Delete(record=record):
                     await self._client.delete(
-                        kinds.BY_NAME[record.kind], record.namespace, record.name, uid=record.uid
+                        kinds.BY_NAME[record.kind],
+                        record.namespace,
+                        record.name,
+                        uid=record.uid,
+                        # The next Job writes to the same volume, so the pods of this one go first.
+                        foreground=record.kind == kinds.JOB.kind,
                     )
             outcome.writes += 1
         except errors.KubeError as error:
@@ -171,15 +176,9 @@ class Executor:
         if operations:
             version = answer["metadata"]["resourceVersion"]
             test = {"op": "test", "path": "/metadata/resourceVersion", "value": version}
-            try:
-                answer = await self._client.json_patch(
-                    kind, manifest["metadata"]["namespace"], manifest["metadata"]["name"], [test, *operations]
-                )
-            except errors.Invalid as error:
-                if error.status != 422:
-                    raise
-                # Almost always the test: a controller wrote in between. The next pass tries again.
-                raise errors.Conflict(str(error), status=409) from error
+            answer = await self._client.json_patch(
+                kind, manifest["metadata"]["namespace"], manifest["metadata"]["name"], [test, *operations]
+            )
             outcome.writes += 1
         self._accept(child, answer, outcome)
 

@@ -64,14 +64,16 @@ class Exposure:
         )
         return (result.view if result else views.LinodeView(unseen=True)), again
 
-    def release(self, sandbox: v1alpha1.AISandbox) -> tuple[keeper.Result | None, float]:
+    def release(
+        self, sandbox: v1alpha1.AISandbox, *, confirm: keeper.Confirm | None = None
+    ) -> tuple[keeper.Result | None, float]:
         """Let everything go; the Service must be gone."""
         return self._linode.pursue(
             sandbox.key,
             sandbox.metadata.uid,
             keeper.Release(owner=self._owner(sandbox)),
             known=_known(sandbox),
-            confirm=self._deletion.service_gone(sandbox),
+            confirm=confirm or self._deletion.service_gone(sandbox),
         )
 
     async def leave(self, sandbox: v1alpha1.AISandbox) -> tuple[bool, float | None]:
@@ -82,7 +84,13 @@ class Exposure:
         """
         if await self._deletion.withdraw(sandbox):
             return False, None
-        result, again = self.release(sandbox)
+        gone = self._deletion.service_gone(sandbox)
+
+        async def confirm() -> bool:
+            # Whoever wants the NodeBalancer again must not meet a firewall that is about to go.
+            return await gone() and await self.unchanged(sandbox)
+
+        result, again = self.release(sandbox, confirm=confirm)
         if result is None or not result.released:
             return False, again
         await self.forget(sandbox)

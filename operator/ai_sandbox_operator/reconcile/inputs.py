@@ -9,14 +9,14 @@ from typing import Any
 
 import pydantic
 
-from ai_sandbox_operator.api import names, v1alpha1
+from ai_sandbox_operator.api import names, v1alpha1, validation
 from ai_sandbox_operator.api.conditions import ConditionType, Reason
 from ai_sandbox_operator.desired import facts
 from ai_sandbox_operator.kube import errors
 from ai_sandbox_operator.linode.ownership import Owner
 from ai_sandbox_operator.observed import seen
 
-from . import engine_trial, engine_update, execute, model_cache, plan, views
+from . import engine_trial, engine_update, execute, model_cache, model_volume, plan, views
 
 Children = Mapping[tuple[str, str], seen.Seen]
 
@@ -33,6 +33,7 @@ class Options:
     operator_namespace: str = ""
     hub_endpoint: str = ""
     hub_networks: tuple[str, ...] = ()
+    dns_networks: tuple[str, ...] = ()
     engine_patience: float = engine_update.PATIENCE
 
 
@@ -67,12 +68,12 @@ def rendering_facts(
     material: facts.Material,
     linode: views.LinodeView,
     model: views.ModelView,
+    volume: model_volume.Use = model_volume.UNUSED,
 ) -> facts.Facts:
     """Everything that rendering needs besides the spec."""
     service = external_service(sandbox, children)
     annotated = service.facts["firewall_id"] if service else ""
     held = int(annotated) if annotated.isdigit() else None
-    running = children.get(("Deployment", f"{sandbox.metadata.name}-engine"))
     return facts.Facts(
         release=options.release,
         material=material,
@@ -86,9 +87,10 @@ def rendering_facts(
         model_bytes=model.size_bytes,
         model_cached=model_cache.cached(sandbox, children, model.commit),
         sweep=model_cache.sweep(sandbox, children, model.commit),
-        engine_running=bool(running and running.facts["replicas"]),
+        engine_running=bool(volume.engine_node),
         hub_endpoint=options.hub_endpoint,
         hub_networks=options.hub_networks,
+        dns_networks=options.dns_networks,
         operator_namespace=options.operator_namespace,
     )
 
@@ -105,6 +107,7 @@ def plan_context(
     patience: float = engine_update.PATIENCE,
     trial: engine_trial.Trial | None = None,
     silent: str = "",
+    volume: model_volume.Use = model_volume.UNUSED,
 ) -> plan.Context:
     """Everything that planning needs besides the objects."""
     return plan.Context(
@@ -116,7 +119,7 @@ def plan_context(
         model_cached=model_cache.cached(sandbox, children, commit),
         running=sandbox.spec.lifecycle.state == "Running",
         keep=model_cache.earlier(sandbox, children, commit),
-        replace=model_cache.to_replace(sandbox, children, commit, now),
+        replace=model_cache.to_replace(sandbox, children, commit, now, volume),
         ask=engine_update.Ask(
             serving=_told_as_serving(sandbox),
             trial=trial,
@@ -215,6 +218,14 @@ def notices(sandbox: v1alpha1.AISandbox) -> tuple[str, ...]:
     everybody = [entry.cidr for entry in access.allowlist if entry.cidr.endswith("/0")]
     if everybody:
         found.append(f"the allowlist admits every address ({', '.join(everybody)})")
+    if twice := list(validation.duplicates(access.allowlist)):
+        first, index, network = twice[0]
+        more = len(twice) - 1
+        others = f", and {more} more {'names' if more == 1 else 'name'} a network again" if more else ""
+        found.append(
+            f"the allowlist's entries {first} and {index} both name {network}{others}: "
+            "each counts, and only without any is it turned away"
+        )
     return tuple(found)
 
 

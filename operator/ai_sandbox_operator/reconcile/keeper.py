@@ -136,7 +136,9 @@ class Keeper:
         if entry is None:
             entry = self._entries[uid] = _Entry(goal=goal, known=known, confirm=confirm, since=now)
         if type(entry.goal) is not type(goal):
-            entry.since = now
+            # What was seen for protecting proves nothing once a release may have begun: its DELETE of the
+            # firewall can be on its way when the spec wants the exposure again (I1).
+            entry.since, entry.reached = now, None
         if entry.goal != goal:
             entry.goal, entry.retry_at, entry.failures = goal, float("-inf"), 0
         entry.confirm = confirm

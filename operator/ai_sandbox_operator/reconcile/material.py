@@ -19,9 +19,9 @@ import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509 import oid
 
 RandomBytes = Callable[[int], bytes]
@@ -39,6 +39,20 @@ _PASSWORD_CLASSES = (string.ascii_lowercase, string.ascii_uppercase, string.digi
 _LONGEST_COMMON_NAME = 64
 
 CERTIFICATE, PRIVATE_KEY, AUTHORITY, AUTHORITY_KEY = "tls.crt", "tls.key", "ca.crt", "ca.key"
+
+#: What the cryptography library raises for what somebody gave; only the first two say so by their type.
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+
+
+class AuthorityUnusable(ValueError):
+    """An authority cannot sign; the message says what of it is wrong, and holds no value."""
 
 
 def api_key(random: RandomBytes = secrets.token_bytes) -> str:
@@ -120,17 +134,15 @@ def issue(authority: Mapping[str, str], *, names: Sequence[str], now: datetime.d
     """A leaf for the names, as values of the Secret that the gateway mounts. It holds no authority key.
 
     Raises:
-        ValueError: the authority is not usable, has ended, or there is no name.
+        AuthorityUnusable: it lacks a part, has ended, or its key is not one or another's.
+        ValueError: there is no name.
     """
     if not names:
         raise ValueError("a certificate needs a name")
-    ca = x509.load_pem_x509_certificate(authority[AUTHORITY].encode())
-    ca_key = serialization.load_pem_private_key(authority[AUTHORITY_KEY].encode(), password=None)
-    if not isinstance(ca_key, ec.EllipticCurvePrivateKey) or ca_key.public_key() != ca.public_key():
-        raise ValueError("the authority's key does not belong to its certificate")
+    ca, ca_key = _signer(authority)
     end = min(now + LEAF_LIFETIME, ca.not_valid_after_utc)
     if end <= now:
-        raise ValueError("the authority has ended")
+        raise AuthorityUnusable(f"{AUTHORITY} has ended")
     key = ec.generate_private_key(ec.SECP256R1())
     issuer = x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key())
     certificate = (
@@ -144,6 +156,28 @@ def issue(authority: Mapping[str, str], *, names: Sequence[str], now: datetime.d
         .sign(ca_key, hashes.SHA256())
     )
     return {CERTIFICATE: _pem(certificate), PRIVATE_KEY: _key_pem(key), AUTHORITY: _pem(ca)}
+
+
+def _signer(authority: Mapping[str, str]) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    """Certificate and key of an authority. Raises AuthorityUnusable."""
+    if missing := [part for part in (AUTHORITY, AUTHORITY_KEY) if not authority.get(part)]:
+        raise AuthorityUnusable(f"{' and '.join(missing)} is missing")
+    try:
+        certificate = x509.load_pem_x509_certificate(authority[AUTHORITY].encode())
+        public = certificate.public_key()
+    except _UNREADABLE:
+        raise AuthorityUnusable(f"{AUTHORITY} is not a certificate in PEM form") from None
+    try:
+        key = serialization.load_pem_private_key(authority[AUTHORITY_KEY].encode(), password=None)
+    except _UNREADABLE:
+        raise AuthorityUnusable(
+            f"{AUTHORITY_KEY} is not a private key in PEM form without a password"
+        ) from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise AuthorityUnusable(f"{AUTHORITY_KEY} is not an ECDSA key")
+    if key.public_key() != public:
+        raise AuthorityUnusable(f"{AUTHORITY_KEY} does not belong to {AUTHORITY}")
+    return certificate, key
 
 
 def needs_renewal(
@@ -164,13 +198,14 @@ def needs_renewal(
     """
     try:
         certificate = x509.load_pem_x509_certificate(pem.encode())
+        have = set(_names_of(certificate)) if wanted is not None else set()
         if key is not None and _public(key) != certificate.public_key():
             return "the private key does not belong to the certificate"
         if authority is not None:
             certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(authority.encode()))
     except InvalidSignature:
         return "another authority signed it"
-    except (ValueError, TypeError):
+    except _UNREADABLE:
         return "it cannot be read, or another authority signed it"
     if now < certificate.not_valid_before_utc:
         return "it is not valid yet"
@@ -178,7 +213,7 @@ def needs_renewal(
         return f"it ends on {certificate.not_valid_after_utc:%Y-%m-%d}"
     if wanted is None:
         return None
-    have, want = set(_names_of(certificate)), {_normal(name) for name in wanted}
+    want = {_normal(name) for name in wanted}
     if have == want:
         return None
     added, dropped = sorted(want - have), sorted(have - want)
@@ -192,23 +227,46 @@ def pair_problem(pem: str, key: str) -> str | None:
     """Why a certificate (chain, leaf first) and a private key that somebody gave are not a pair."""
     try:
         leaf = x509.load_pem_x509_certificates(pem.encode())[0]
-    except ValueError:
+    except _UNREADABLE:
         return "tls.crt is not a certificate in PEM form"
     try:
+        certified = leaf.public_key()
+    except _UNREADABLE:
+        certified = None
+    if not _served(certified):
+        return f"tls.crt is for a key of a kind that the gateway does not serve; {_USE}"
+    try:
         public = _public(key)
-    except (ValueError, TypeError):
+    except UnsupportedAlgorithm:
+        return f"tls.key is of a kind that the gateway does not serve; {_USE}"
+    except _UNREADABLE:
         return "tls.key is not a private key in PEM form without a password"
-    return None if public == leaf.public_key() else "tls.key does not belong to tls.crt"
+    return None if public == certified else "tls.key does not belong to tls.crt"
+
+
+_USE = "use RSA of 2048 bits or more, or ECDSA on the curve P-256, P-384 or P-521"
+
+
+def _served(key: object) -> bool:
+    """Whether Envoy takes a certificate for such a key; what it refuses leaves the one before in use (seen, 1.40)."""
+    if isinstance(key, rsa.RSAPublicKey):
+        return key.key_size >= 2048
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        return isinstance(key.curve, ec.SECP256R1 | ec.SECP384R1 | ec.SECP521R1)
+    return isinstance(key, ed25519.Ed25519PublicKey)
 
 
 def leaf_problem(pem: str, *, hostnames: Sequence[str], now: datetime.datetime) -> str | None:
     """Why clients would refuse a certificate that somebody gave; None if they would not."""
-    leaf = x509.load_pem_x509_certificates(pem.encode())[0]
-    if now >= leaf.not_valid_after_utc:
-        return f"tls.crt ended on {leaf.not_valid_after_utc:%Y-%m-%d}"
-    if now < leaf.not_valid_before_utc:
-        return f"tls.crt is valid only from {leaf.not_valid_before_utc:%Y-%m-%d}"
-    held = _names_of(leaf)
+    try:
+        leaf = x509.load_pem_x509_certificates(pem.encode())[0]
+        start, end, held = leaf.not_valid_before_utc, leaf.not_valid_after_utc, _names_of(leaf)
+    except _UNREADABLE:
+        return "tls.crt has parts that cannot be read"
+    if now >= end:
+        return f"tls.crt ended on {end:%Y-%m-%d}"
+    if now < start:
+        return f"tls.crt is valid only from {start:%Y-%m-%d}"
     lacking = [host for host in hostnames if not any(_covers(name, host) for name in held)]
     return f"tls.crt is not for {', '.join(lacking)} of spec.access.hostnames" if lacking else None
 

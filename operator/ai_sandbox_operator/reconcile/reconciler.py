@@ -19,7 +19,7 @@ from ai_sandbox_operator.api import kinds, names, v1alpha1, validation
 from ai_sandbox_operator.api.conditions import Reason
 from ai_sandbox_operator.desired import common, engine, facts, fetch, render
 from ai_sandbox_operator.kube import client as kube_client
-from ai_sandbox_operator.kube import events
+from ai_sandbox_operator.kube import errors, events
 from ai_sandbox_operator.observed import seen
 
 from . import (
@@ -49,6 +49,8 @@ from .references import RECHECK, references
 log = logging.getLogger(__name__)
 
 Key = tuple[str, str]
+#: Seconds between two tries of what the API server refuses. Nothing tells when a quota or a policy allows it.
+LONGEST_PAUSE = 15.0
 
 
 class Cache(Protocol):
@@ -67,6 +69,7 @@ class _Memory:
     uid: str = ""
     accepted: dict[tuple[str, str], tuple[bytes, bytes]] = dataclasses.field(default_factory=dict)
     silent: str = ""
+    refusals: int = 0
     told_at: float = float("-inf")
 
 
@@ -150,7 +153,13 @@ class Reconciler:
         if invalid := validation.violations(sandbox):
             why = [f"{v.field}: {v.message}" for v in invalid]
             return Ended(again=await self._refuse(sandbox, body, why))
-        return await self._converge(sandbox, body, memory)
+        try:
+            return await self._converge(sandbox, body, memory)
+        except errors.KubeError:
+            raise
+        except Exception as error:
+            await self._admit(sandbox, body, memory, error)
+            raise
 
     async def _converge(self, sandbox: v1alpha1.AISandbox, body: Mapping[str, Any], memory: _Memory) -> Ended:
         outcome = execute.Outcome()
@@ -178,7 +187,13 @@ class Reconciler:
         children = self._cache.children(key)
         own = inputs.own(children, uid)
         known = inputs.rendering_facts(
-            sandbox, own, options=self._options, material=ready.material, linode=closed.linode, model=found
+            sandbox,
+            own,
+            options=self._options,
+            material=ready.material,
+            linode=closed.linode,
+            model=found,
+            volume=ready.volume,
         )
         desired = render.render(sandbox, known)
         context = inputs.plan_context(
@@ -192,6 +207,7 @@ class Reconciler:
             patience=self._options.engine_patience,
             trial=trial,
             silent=memory.silent,
+            volume=ready.volume,
         )
         steps = plan.plan(desired, children, context)
         if steps.retract and not await execute.attempt(
@@ -252,9 +268,12 @@ class Reconciler:
         waits = [told, closed.again, ready.again, found.again]
         if next(references(sandbox), None) is not None:
             waits.append(RECHECK / 2 if ready.problems else RECHECK)
-        if outcome.failures or done.steps.waiting or not closed.released:
+        if done.steps.waiting or not closed.released:
+            waits.append(1.0)
+        memory.refusals = memory.refusals + 1 if outcome.refused or outcome.taken else 0
+        if outcome.failures or outcome.taken:
             retries = [error.retry_after for _, error in outcome.failures if error.retry_after]
-            waits.append(max([1.0, *retries]))
+            waits.append(max([min(2.0 ** (memory.refusals - 1), LONGEST_PAUSE), 1.0, *retries]))
         if inputs.waiting_components(sandbox, own):
             waits.append(findings.EVERY if self._findings.trial(uid) == done.trial else 0.1)
         if judge_engine.serves(situation) and inputs.engine_unkept(sandbox, own):
@@ -267,25 +286,34 @@ class Reconciler:
         if names.FINALIZER not in sandbox.metadata.finalizers:
             self._exposure.drop(sandbox.metadata.uid)
             return None
-        blocked, problem = await self._deletion.retract(sandbox, self._cache.children(sandbox.key)), ""
-        again: float | None = 1.0
+        blocked = await self._deletion.retract(sandbox, self._cache.children(sandbox.key))
         if self._deletion.abandoned(sandbox):
-            blocked = ""  # whatever the Service still waits for: a person's word ends it
-        elif blocked:
-            # The cloud controller holds the Service until the NodeBalancer is gone.
-            since = datetime.datetime.fromisoformat(sandbox.metadata.deletion_timestamp or "")
-            problem = blocked if (self._now() - since).total_seconds() > self._exposure.leak_grace else ""
-        else:
-            result, again = self._exposure.release(sandbox)
-            if result is None or not result.released:
-                waiting = result.waiting_for if result else ""
-                blocked = waiting or "the NodeBalancer and its firewall are being released"
-                problem = waiting if result and result.overdue else ""
-        if not blocked:
+            # Whatever is still waited for: a person's word ends it.
             await self._exposure.forget(sandbox)
             return None
-        await self._report.tell_deletion(sandbox, body, waiting_for=blocked, problem=problem)
+        wait, again = await self._left(sandbox, blocked)
+        if wait is None:
+            await self._exposure.forget(sandbox)
+            return None
+        await self._report.tell_deletion(sandbox, body, wait)
         return min(again or 1.0, 5.0)
+
+    async def _left(
+        self, sandbox: v1alpha1.AISandbox, blocked: str
+    ) -> tuple[deletion.Wait | None, float | None]:
+        """What a deletion still waits for, None for nothing; and when to look again."""
+        grace = self._exposure.leak_grace
+        if blocked:
+            # The cloud controller holds the Service until the NodeBalancer is gone.
+            since = datetime.datetime.fromisoformat(sandbox.metadata.deletion_timestamp or "")
+            overdue = (self._now() - since).total_seconds() > grace
+            return deletion.Wait(text=blocked, overdue=overdue), 1.0
+        result, again = self._exposure.release(sandbox)
+        if result is None or not result.released:
+            waiting = result.waiting_for if result else ""
+            text = waiting or "the NodeBalancer and its firewall are being released"
+            return deletion.Wait(text=text, overdue=bool(waiting and result and result.overdue)), again
+        return await self._deletion.pods_ending(sandbox, now=self._now(), grace=grace), 1.0
 
     async def _refuse(
         self, sandbox: v1alpha1.AISandbox, body: Mapping[str, Any], why: list[str]
@@ -294,6 +322,20 @@ class Reconciler:
         problems = tuple(views.Problem(reason=Reason.InvalidSpec, message=text, stalled=True) for text in why)
         situation = self._situation(sandbox, problems=problems, pending=frozenset(facts.Stage))
         return await self._report.tell_status(situation, body, self._recall(sandbox))
+
+    async def _admit(
+        self, sandbox: v1alpha1.AISandbox, body: Mapping[str, Any], memory: _Memory, error: Exception
+    ) -> None:
+        """A pass that ends in a defect is told; what was told before it may hold no more (I8)."""
+        log.error("a pass ended early", extra={"key": sandbox.key}, exc_info=error)
+        # The kind of the error alone: its words may hold a value of a Secret (I6).
+        text = f"the operator met an unexpected {type(error).__name__}; its log says where"
+        problem = views.Problem(reason=Reason.OperatorFault, message=text)
+        situation = self._situation(sandbox, problems=(problem,), pending=frozenset(facts.Stage))
+        try:
+            await self._report.tell_status(situation, body, memory)
+        except Exception:
+            log.exception("the status cannot be told", extra={"key": sandbox.key})
 
     def _situation(
         self,

@@ -72,21 +72,17 @@ class Reporter:
         return None
 
     async def tell_deletion(
-        self,
-        sandbox: v1alpha1.AISandbox,
-        body: Mapping[str, Any],
-        *,
-        waiting_for: str,
-        problem: str,
+        self, sandbox: v1alpha1.AISandbox, body: Mapping[str, Any], wait: deletion.Wait
     ) -> None:
         """Write what a deletion waits for, if it changed."""
-        status = deletion.status_of(sandbox, waiting_for=waiting_for, problem=problem, now=self._now())
+        status = deletion.status_of(sandbox, wait, now=self._now())
         if not tell.differs(body, status):
             return
         await self._write(sandbox, status)
-        if problem:
+        if wait.overdue:
             reason = Reason.DeletionBlocked.name
-            await self._record(sandbox, tell.Announcement(type="Warning", reason=reason, message=problem))
+            text = ". ".join(part for part in (wait.text, wait.remedy) if part)
+            await self._record(sandbox, tell.Announcement(type="Warning", reason=reason, message=text))
 
     def forget(self, uid: str) -> None:
         """Drop what is known of a sandbox that is gone."""

@@ -115,6 +115,8 @@ _WARNINGS = frozenset(reason.name for reason in diagnosis.FAILURES) | frozenset(
         "SecretKeyMissing",
         "NameTaken",
         "WriteRefused",
+        "AuthorityUnusable",
+        "OperatorFault",
         "NoLinodeToken",
         "LinodeUnavailable",
         "ForeignFirewall",

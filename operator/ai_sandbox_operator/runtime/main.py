@@ -193,6 +193,7 @@ async def _serve(
                 operator_namespace=settings.operator_namespace,
                 hub_endpoint=settings.hub_endpoint,
                 hub_networks=settings.hub_networks,
+                dns_networks=settings.dns_networks,
                 engine_patience=settings.engine_update_patience,
             ),
         )

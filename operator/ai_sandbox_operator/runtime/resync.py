@@ -89,14 +89,22 @@ class Resync:
         self.completed = self._clock()
 
     async def _barrier(self) -> None:
-        """Wait until the watch has delivered what a LIST shows, so that no child looks absent."""
+        """Wait until the watch has delivered what a LIST shows, so that no child looks absent.
+
+        Raises:
+            Deaf: a kind came after the start. kopf looks for kinds once, so it will never watch this one.
+        """
         for kind in kinds.WATCHED:
+            absent = False
             while True:
                 try:
                     listed = await self._list(kind)
+                    if absent:
+                        raise Deaf(f"{kind.plural}.{kind.group} was installed after the start")
                     if self._arrived(kind, listed):
                         break
                 except errors.NotFound:
+                    absent = True
                     log.warning(
                         "the CRD is not installed; waiting", extra={"resource": f"{kind.plural}.{kind.group}"}
                     )

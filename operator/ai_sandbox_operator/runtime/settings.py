@@ -47,6 +47,7 @@ class Settings:
     engine_update_patience: float
     nodebalancer_ranges: tuple[str, ...]
     pod_ranges: tuple[str, ...]
+    dns_networks: tuple[str, ...]
     release: facts.Release
 
 
@@ -112,6 +113,16 @@ def add_arguments(parser: argparse.ArgumentParser, environment: Mapping[str, str
         "Network of the cluster's pods; may be repeated.",
         action=_Collect,
         dest="pod_ranges",
+        type=_network,
+    )
+    option(
+        cluster,
+        "--dns-network",
+        None,
+        "Network of resolvers that are no pods labelled kube-dns or coredns, such as a cache on each node, which "
+        "sandboxes may then ask; may be repeated.",
+        action=_Collect,
+        dest="dns_networks",
         type=_network,
     )
 
@@ -260,6 +271,7 @@ def from_arguments(arguments: argparse.Namespace) -> Settings:
         engine_update_patience=arguments.engine_update_patience,
         nodebalancer_ranges=tuple(arguments.nodebalancer_ranges),
         pod_ranges=tuple(arguments.pod_ranges),
+        dns_networks=tuple(arguments.dns_networks or ()),
         release=facts.Release(**images),
     )
 

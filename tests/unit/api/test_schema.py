@@ -225,7 +225,7 @@ _FUNCTIONS = {
     name: minor
     for minor, names in {
         25: "size matches all exists exists_one filter map has startsWith contains string split replace trim "
-        "indexOf lastIndexOf isURL url getScheme getHostname",
+        "indexOf lastIndexOf isURL url getScheme getHostname getPort",
         28: "isQuantity quantity isLessThan isGreaterThan",
         30: "isCIDR cidr masked ip family prefixLength",
     }.items()

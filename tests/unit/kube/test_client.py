@@ -95,6 +95,25 @@ async def test_a_json_patch_stays_a_list_of_operations(api: ApiServer, client: K
     assert api.headers[0]["Content-Type"] == "application/json-patch+json"
 
 
+@pytest.mark.parametrize(
+    ("message", "error"),
+    [
+        ("the server rejected our request due to an error in our request", errors.Conflict),
+        ('Service "s" is invalid: spec.ports[0].nodePort: Invalid value: 80', errors.Invalid),
+    ],
+)
+async def test_a_json_patch_that_does_not_fit_is_a_conflict_and_one_that_breaks_a_rule_is_not(
+    api: ApiServer, client: KubeClient, message: str, error: type[errors.KubeError]
+) -> None:
+    async def refuse(_request: web.Request) -> web.StreamResponse | None:
+        return web.json_response({"reason": "Invalid", "message": message}, status=422)
+
+    api.faults.append(refuse)
+    with pytest.raises(error) as caught:
+        await client.json_patch(kinds.SECRET, "team-a", "s", [{"op": "test", "path": "/a", "value": 1}])
+    assert type(caught.value) is error
+
+
 async def test_replace_has_the_version_as_its_precondition(api: ApiServer, client: KubeClient) -> None:
     held = api.put(f"{SECRETS}/s", secret())
     stale = {**held, "metadata": {**held["metadata"], "resourceVersion": "0"}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 import hashlib
 import itertools
@@ -11,10 +12,12 @@ import ssl
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from ai_sandbox_operator.reconcile import material
 
@@ -34,6 +37,26 @@ def stream(seed: str) -> Callable[[int], bytes]:
     return lambda size: b"".join(
         hashlib.sha256(f"{seed}{next(numbers)}".encode()).digest()[:1] for _ in range(size)
     )
+
+
+def _pem_of(key: Any) -> str:
+    pem: bytes = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return pem.decode()
+
+
+def on_another_curve(pem: str) -> str:
+    """The same certificate or key, said to be on prime239v2: a curve that the cryptography library lacks.
+
+    OIDs of X9.62: 1.2.840.10045.3.1.7 becomes 1.2.840.10045.3.1.5, which has the same length.
+    """
+    head, *body, foot = pem.strip().splitlines()
+    raw = base64.b64decode("".join(body))
+    curve = bytes.fromhex("06082a8648ce3d0301")
+    assert raw.count(curve + b"\x07") == 1
+    text = base64.b64encode(raw.replace(curve + b"\x07", curve + b"\x05")).decode()
+    return "\n".join([head, *(text[at : at + 64] for at in range(0, len(text), 64)), foot, ""])
 
 
 def test_api_keys_fit_the_gateways_alphabet() -> None:
@@ -230,6 +253,17 @@ def test_what_cannot_be_read_is_made_anew(pem: str) -> None:
     assert material.needs_renewal(pem, now=NOW, wanted=NAMES) is not None
 
 
+def test_what_is_of_an_unknown_kind_is_made_anew(authority: dict[str, str], leaf: dict[str, str]) -> None:
+    pem, key, ca = leaf["tls.crt"], leaf["tls.key"], authority["ca.crt"]
+    for given, of_key, by in (
+        (on_another_curve(pem), key, ca),
+        (pem, on_another_curve(key), ca),
+        (pem, key, on_another_curve(ca)),
+    ):
+        found = material.needs_renewal(given, now=NOW, wanted=NAMES, key=of_key, authority=by)
+        assert found == "it cannot be read, or another authority signed it"
+
+
 def test_a_foreign_key_or_authority_is_noticed(authority: dict[str, str], leaf: dict[str, str]) -> None:
     other = material.new_authority(sandbox="demo", now=NOW)
     good = material.needs_renewal(
@@ -246,14 +280,35 @@ def test_a_leaf_never_outlives_its_authority(authority: dict[str, str]) -> None:
     late = NOW + material.AUTHORITY_LIFETIME - 10 * DAY
     certificate = loaded(material.issue(authority, names=["demo"], now=late)["tls.crt"])
     assert certificate.not_valid_after_utc == loaded(authority["ca.crt"]).not_valid_after_utc
-    with pytest.raises(ValueError, match="ended"):
+    with pytest.raises(material.AuthorityUnusable, match="ended"):
         material.issue(authority, names=["demo"], now=late + 20 * DAY)
 
 
-def test_an_authority_with_a_foreign_key_is_refused(authority: dict[str, str]) -> None:
-    other = material.new_authority(sandbox="demo", now=NOW)
-    with pytest.raises(ValueError, match="does not belong"):
-        material.issue({**authority, "ca.key": other["ca.key"]}, names=["demo"], now=NOW)
+RSA = _pem_of(rsa.generate_private_key(public_exponent=65537, key_size=2048))
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"ca.key": material.new_authority(sandbox="demo", now=NOW)["ca.key"]}, "does not belong to ca.crt"),
+        ({"ca.key": ""}, "ca.key is missing"),
+        ({"ca.key": None}, "ca.key is missing"),
+        ({"ca.crt": None}, "ca.crt is missing"),
+        ({"ca.key": "garbled"}, "ca.key is not a private key in PEM form"),
+        ({"ca.crt": "garbled"}, "ca.crt is not a certificate in PEM form"),
+        ({"ca.key": RSA}, "ca.key is not an ECDSA key"),
+        (
+            {"ca.key": on_another_curve(material.new_authority(sandbox="d", now=NOW)["ca.key"])},
+            "ca.key is not",
+        ),
+    ],
+)
+def test_an_authority_that_cannot_sign_is_refused_in_words(
+    change: dict[str, str | None], problem: str, authority: dict[str, str]
+) -> None:
+    given = {part: value for part, value in {**authority, **change}.items() if value is not None}
+    with pytest.raises(material.AuthorityUnusable, match=problem):
+        material.issue(given, names=["demo"], now=NOW)
 
 
 def test_long_names_fit_the_common_name() -> None:
@@ -268,6 +323,36 @@ def test_long_names_fit_the_common_name() -> None:
 
 def pair(names: tuple[str, ...] = NAMES, now: datetime.datetime = NOW) -> dict[str, str]:
     return material.issue(material.new_authority(sandbox="demo", now=now), names=names, now=now)
+
+
+def self_signed(key: Any) -> tuple[str, str]:
+    name = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, "demo")])
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(7)
+        .not_valid_before(NOW)
+        .not_valid_after(NOW + DAY)
+        .sign(key, hashes.SHA256())
+    )
+    return made.public_bytes(serialization.Encoding.PEM).decode(), _pem_of(key)
+
+
+@pytest.mark.parametrize(
+    ("key", "served"),
+    [
+        (rsa.generate_private_key(public_exponent=65537, key_size=2048), True),
+        (rsa.generate_private_key(public_exponent=65537, key_size=1024), False),
+        (ec.generate_private_key(ec.SECP521R1()), True),
+        (ec.generate_private_key(ec.SECP224R1()), False),
+    ],
+)
+def test_a_key_that_the_gateway_does_not_serve_is_told(key: Any, served: bool) -> None:
+    """Envoy 1.40 was given one of each; it goes on serving the certificate before one that it refuses."""
+    found = material.pair_problem(*self_signed(key))
+    assert found is None if served else "the gateway does not serve" in str(found)
 
 
 def test_a_pair_that_belongs_together_is_usable() -> None:
@@ -285,6 +370,8 @@ def test_a_pair_that_belongs_together_is_usable() -> None:
         (pair()["tls.crt"], "nonsense", "tls.key is not a private key"),
         (pair()["tls.crt"], pair()["tls.crt"], "tls.key is not a private key"),
         (pair()["tls.crt"], pair()["tls.key"], "does not belong"),
+        (on_another_curve(pair()["tls.crt"]), pair()["tls.key"], "tls.crt is for a key of a kind"),
+        (pair()["tls.crt"], on_another_curve(pair()["tls.key"]), "tls.key is of a kind"),
     ],
 )
 def test_a_pair_that_does_not_belong_together_is_told(pem: str, key: str, problem: str) -> None:

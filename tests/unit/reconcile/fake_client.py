@@ -68,7 +68,9 @@ class FakeClient(kube_client.KubeClient):
         await self._called("merge", kind, name, patch)
         return self._store(kind, _merged(self._held(kind, name), patch))
 
-    async def delete(self, kind: kinds.Kind, namespace: str | None, name: str, *, uid: str) -> None:
+    async def delete(
+        self, kind: kinds.Kind, namespace: str | None, name: str, *, uid: str, foreground: bool = False
+    ) -> None:
         await self._called("delete", kind, name)
         held = self.objects.get((kind.kind, name))
         if held is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 from typing import Any
 
@@ -127,6 +128,48 @@ async def test_what_somebody_puts_into_the_public_secret_is_put_right() -> None:
     cluster.client.objects["Secret", "demo-ca"]["data"]["ca.crt"] = "AAAA"
     await cluster.ensure({})
     assert cluster.calls == ["replace Secret demo-ca"]
+
+
+@pytest.mark.parametrize(
+    ("key", "problem"),
+    [
+        (None, "ca.key is missing"),
+        ("Z2FyYmxlZA==", "ca.key is not a private key"),
+        ("another's", "ca.key does not belong to ca.crt"),
+    ],
+)
+async def test_an_authority_that_cannot_sign_is_told_and_the_certificate_serves_on(
+    key: str | None, problem: str
+) -> None:
+    cluster = Cluster()
+    await cluster.ensure({})
+    held = cluster.secret("demo-tls")
+    data = cluster.client.objects["Secret", "demo-ca-key"]["data"]
+    whole = dict(data)
+    if key == "another's":
+        other = material.new_authority(sandbox="other", now=NOW)["ca.key"]
+        key = base64.b64encode(other.encode()).decode()
+    data["ca.key"] = key
+    if key is None:
+        del data["ca.key"]
+    assert await cluster.ensure({}) == ((), certificates.LONGEST_WAIT), "nothing is due"
+    (told,), again = await cluster.ensure({"access": {"hostnames": [HOST]}})
+    assert (told.reason, again) == (Reason.AuthorityUnusable, None)
+    assert told.message.startswith("Secret demo-ca-key: ")
+    assert problem in told.message
+    assert cluster.calls == []
+    assert cluster.secret("demo-tls") == held
+    # Either remedy helps: the key back from a backup, or another authority.
+    data |= whole
+    assert (await cluster.ensure({"access": {"hostnames": [HOST]}}))[0] == ()
+    assert cluster.calls == ["replace Secret demo-tls"]
+    del cluster.client.objects["Secret", "demo-ca-key"]
+    assert (await cluster.ensure({}))[0] == ()
+    assert cluster.calls == [
+        "create Secret demo-ca-key",
+        "replace Secret demo-tls",
+        "replace Secret demo-ca",
+    ]
 
 
 # --- cert-manager -----------------------------------------------------------------------------------

@@ -42,6 +42,10 @@ def container(restarts: int = 0, **state: Json) -> list[Json]:
     return [{"name": "engine", "restartCount": restarts, "state": state}]
 
 
+def scheduled(status: str, *, at: str) -> list[Json]:
+    return [{"type": "PodScheduled", "status": status, "lastTransitionTime": at}]
+
+
 UNSCHEDULED = [{"type": "PodScheduled", "status": "False"}]
 TRIALS: dict[str, tuple[list[Json], dict[str, Json] | None]] = {
     "no pod": ([], None),
@@ -53,9 +57,17 @@ TRIALS: dict[str, tuple[list[Json], dict[str, Json] | None]] = {
         {"restarts": 3},
     ),
     "an evicted pod is an end too": ([pod(phase="Failed"), pod()], {"restarts": 1}),
-    "the oldest pod counts": (
-        [pod(created="2026-05-01T10:30:00Z"), pod(created="2026-05-01T11:30:00Z")],
-        {"since": "2026-05-01T10:30:00Z"},
+    "the pod that took the place of an evicted one has the whole time": (
+        [pod(created="2026-05-01T10:30:00Z", phase="Failed"), pod(created="2026-05-01T11:30:00Z")],
+        {"since": "2026-05-01T11:30:00Z"},
+    ),
+    "waiting for a node is no part of its start": (
+        [pod(created="2026-05-01T08:00:00Z", conditions=scheduled("True", at="2026-05-01T11:59:30Z"))],
+        {"since": "2026-05-01T11:59:30Z", "unscheduled": False},
+    ),
+    "without a node it waits since it was made": (
+        [pod(created="2026-05-01T08:00:00Z", conditions=scheduled("False", at="2026-05-01T11:59:30Z"))],
+        {"since": "2026-05-01T08:00:00Z", "unscheduled": True},
     ),
     "no image": (
         [pod(containerStatuses=container(waiting={"reason": "ImagePullBackOff"}))],

@@ -14,6 +14,8 @@ from ai_sandbox_operator.observed import diagnosis, seen
 from ai_sandbox_operator.reconcile import engine_state, engine_trial, engine_update
 from ai_sandbox_operator.reconcile.engine_state import Failed, Good, Live
 from ai_sandbox_operator.reconcile.engine_update import Ask, Decision, Wanted
+from unit.observed.live import observed
+from unit.reconcile.things import child_of
 
 NOW = datetime.datetime(2026, 5, 1, 12, 0, tzinfo=datetime.UTC)
 LATE = engine_update.PATIENCE + 1
@@ -277,6 +279,27 @@ def test_the_end_of_a_trial(case: str) -> None:
     assert word(decision, want) == (GOES_BACK if goes_back else STAYS)
     if goes_back:
         assert decision.template == GOOD.template
+
+
+def test_an_engine_that_waited_for_a_gpu_has_its_startup_budget_from_then_on() -> None:
+    """A node pool may take hours to get a card; going back then would end a healthy change at its start."""
+    record = observed([child_of("Deployment", "demo-engine")])["Deployment", "demo-engine"]
+    deployment = dataclasses.replace(record, facts={"engine_template": "", "generation": ON_TRIAL.generation})
+    finding = diagnosis.Finding(Reason.Starting, "the cause")
+
+    def goes_back(seconds: float) -> bool:
+        pod = {
+            "metadata": {"name": "p", "creationTimestamp": ago(3 * BUDGET)},
+            "status": {
+                "conditions": [{"type": "PodScheduled", "status": "True", "lastTransitionTime": ago(seconds)}]
+            },
+        }
+        found = engine_trial.observe([pod], deployment, finding)
+        return engine_update.decide(ON_TRIAL, OTHER, ask(trial=found)).template is not None
+
+    assert not goes_back(30)
+    assert not goes_back(BUDGET - 1)
+    assert goes_back(BUDGET + 1)
 
 
 def test_a_rollback_says_in_the_same_write_what_failed_and_why() -> None:

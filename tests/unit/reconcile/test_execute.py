@@ -14,7 +14,7 @@ from ai_sandbox_operator.desired import facts
 from ai_sandbox_operator.kube import errors
 from ai_sandbox_operator.kube.lease import LeaseLost
 from ai_sandbox_operator.observed import canonical, seen
-from ai_sandbox_operator.reconcile import execute, plan
+from ai_sandbox_operator.reconcile import execute, inputs, plan
 from ai_sandbox_operator.reconcile.execute import Outcome
 from unit.desired import samples
 from unit.observed.live import live
@@ -202,10 +202,11 @@ async def test_a_patch_that_lost_a_race_is_a_conflict_and_not_a_refusal(world: W
     body = world.client.objects["Service", "demo"]
     body["spec"]["externalIPs"] = ["192.0.2.9"]
     world.records["Service", "demo"] = seen.observe("Service", body)
-    world.client.fail = fails("patch Service", errors.Invalid("test failed", status=422))
+    world.client.fail = fails("patch Service", errors.Conflict("not as it was read", status=409))
     outcome = await world.run()
-    ((_, error),) = outcome.failures
-    assert isinstance(error, errors.Conflict)
+    assert len(outcome.failures) == 1
+    assert not outcome.refused
+    assert inputs.write_problems(outcome) == ()
 
 
 class Stubborn(FakeClient):

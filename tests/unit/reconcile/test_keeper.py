@@ -12,7 +12,7 @@ from ai_sandbox_operator.kube.lease import LeaseLost
 from ai_sandbox_operator.linode.ownership import Owner
 from ai_sandbox_operator.reconcile import keeper
 from lab.linode import LinodeSimulator, faults
-from unit.reconcile.linode_world import FIREWALLS, INTERVAL, KEY, NARROW, UID, WIDE, World, protect
+from unit.reconcile.linode_world import FIREWALLS, INTERVAL, KEY, NARROW, RELEASE, UID, WIDE, World, protect
 
 
 async def test_the_first_answer_is_that_nothing_is_known_and_the_work_asks_for_a_pass(
@@ -26,6 +26,31 @@ async def test_the_first_answer_is_that_nothing_is_known_and_the_work_asks_for_a
     assert (result.view.current, result.view.problem) == (True, None)
     assert result.view.firewall_id in world.sim.state.firewalls
     assert wait == pytest.approx(INTERVAL)
+
+
+async def test_a_firewall_whose_deletion_is_on_its_way_is_not_offered_for_exposure(world: World) -> None:
+    """I1: the Service would name a firewall that is gone, and the NodeBalancer would be open."""
+    settled = await world.settle(NARROW)
+    assert settled.view.current
+    held, reached, going = settled.view.firewall_id, asyncio.Event(), asyncio.Event()
+    delete = world.client.delete_firewall
+
+    async def slow(firewall_id: int) -> None:
+        reached.set()
+        await going.wait()
+        await delete(firewall_id)
+
+    world.client.delete_firewall = slow  # type: ignore[method-assign]
+    world.pursue(RELEASE)
+    await reached.wait()
+    result, _ = world.pursue(NARROW)
+    assert result is None or not result.view.current
+    going.set()
+    await world.quiet()
+    again = await world.settle(NARROW)
+    assert again.view.current
+    assert again.view.firewall_id != held
+    assert again.view.firewall_id in world.sim.state.firewalls
 
 
 async def test_a_settled_goal_costs_nothing_until_the_next_check_and_then_no_write(

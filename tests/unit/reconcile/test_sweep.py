@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from ai_sandbox_operator.api import v1alpha1
-from ai_sandbox_operator.desired import engine, fetch
+from ai_sandbox_operator.desired import engine, fetch, storage
 from ai_sandbox_operator.observed import seen
 from ai_sandbox_operator.reconcile import engine_state, engine_update, inputs, model_cache, plan, views
+from ai_sandbox_operator.reconcile.model_volume import UNUSED
 from unit.desired import samples
 
 Json = Any
@@ -23,9 +24,12 @@ NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 RUNS = dict.fromkeys(("replicas", "updatedReplicas", "readyReplicas"), 1)
 
 
+CREATED = {"creationTimestamp": "2026-01-01T00:00:00Z"}
+
+
 def job(name: str, *, complete: bool = True) -> seen.Seen:
     manifest = samples.child(samples.rendered({}), "Job", CURRENT)
-    metadata = {**manifest["metadata"], "name": name, "uid": name}
+    metadata = {**manifest["metadata"], **CREATED, "name": name, "uid": name}
     done = [{"type": "Complete", "status": "True"}] if complete else []
     return seen.observe("Job", {**manifest, "metadata": metadata, "status": {"conditions": done}})
 
@@ -52,7 +56,11 @@ def deployment(*, good: bool = True, ready: int = 1, commit: str = samples.COMMI
 
 
 def children(*records: seen.Seen) -> dict[tuple[str, str], seen.Seen]:
-    return {(record.kind, record.name): record for record in records}
+    """These, and the claim of the volume."""
+    claim = samples.child(samples.rendered({}), "PersistentVolumeClaim", storage.model_claim_name(SANDBOX))
+    body = {**claim, "metadata": {**claim["metadata"], **CREATED, "uid": "claim"}}
+    everything = (*records, seen.observe("PersistentVolumeClaim", body))
+    return {(record.kind, record.name): record for record in everything}
 
 
 def swept(found: dict[tuple[str, str], seen.Seen]) -> tuple[bool, set[str]]:
@@ -124,13 +132,13 @@ OTHER_SWEEP = fetch.sweep_name(samples.sandbox({"model": {"id": "acme/other"}}),
 def test_a_record_whose_files_another_sweep_may_have_removed_is_made_anew() -> None:
     found = children(job(CURRENT), job(OTHER_SWEEP, complete=False))
     assert not model_cache.cached(SANDBOX, found, samples.COMMIT)
-    assert model_cache.to_replace(SANDBOX, found, samples.COMMIT, NOW) == {("Job", CURRENT)}
+    assert model_cache.to_replace(SANDBOX, found, samples.COMMIT, NOW, UNUSED) == {("Job", CURRENT)}
     alone = children(job(CURRENT))
     assert model_cache.cached(SANDBOX, alone, samples.COMMIT)
-    assert model_cache.to_replace(SANDBOX, alone, samples.COMMIT, NOW) == frozenset()
+    assert model_cache.to_replace(SANDBOX, alone, samples.COMMIT, NOW, UNUSED) == frozenset()
     # One that is under way holds the volume's lock, and is left to itself.
     under_way = children(job(CURRENT, complete=False), job(OTHER_SWEEP, complete=False))
-    assert model_cache.to_replace(SANDBOX, under_way, samples.COMMIT, NOW) == frozenset()
+    assert model_cache.to_replace(SANDBOX, under_way, samples.COMMIT, NOW, UNUSED) == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -139,10 +147,10 @@ def test_a_record_whose_files_another_sweep_may_have_removed_is_made_anew() -> N
 def test_a_sweep_that_failed_is_tried_again_after_a_while(seconds: float, again: bool) -> None:
     failed_at = (NOW - datetime.timedelta(seconds=seconds)).isoformat()
     failed = dataclasses.replace(
-        job(SWEEP), facts={"complete": False, "failed": True, "failed_at": failed_at}
+        job(SWEEP), facts={**job(SWEEP).facts, "complete": False, "failed": True, "failed_at": failed_at}
     )
     sandbox = SANDBOX.model_copy(
         update={"status": v1alpha1.AISandboxStatus(observed_generation=SANDBOX.metadata.generation)}
     )
-    found = model_cache.to_replace(sandbox, children(failed), samples.COMMIT, NOW)
+    found = model_cache.to_replace(sandbox, children(failed), samples.COMMIT, NOW, UNUSED)
     assert found == ({("Job", SWEEP)} if again else frozenset())

@@ -195,6 +195,24 @@ async def test_nothing_is_ready_before_the_watch_has_delivered_what_is_listed(wo
         await asyncio.gather(task, return_exceptions=True)
 
 
+async def test_a_kind_that_comes_after_the_start_ends_the_run(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """kopf looks for kinds once: without a new process nothing of this one would ever be heard."""
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    world.client.errors = [errors.NotFound("404 page not found", status=404)] * 2
+    with monkeypatch.context() as patched:
+        patched.setattr(asyncio, "sleep", sleep)
+        with pytest.raises(resync.Deaf, match="installed after the start"):
+            await world.resync.run()
+    assert not world.resync.ready.is_set()
+    assert waits.count(5) == 2
+
+
 async def test_a_newer_version_than_the_listed_one_is_as_good(world: World) -> None:
     world.exists(kinds.SECRET, "demo-x", 7, seen=9)
     task = asyncio.create_task(world.resync.run())
