@@ -89,6 +89,8 @@ async def test_a_download_without_room_beside_the_engine_goes_on_when_that_is_su
     await world.until(name, "Ready")
     await world.edit(name, {"model": {"id": "acme/second"}})
     job = await waiting_beside_the_engine(world, name)
+    # A commit that is not in the status yet would be asked for anew.
+    await world.quiet()
     assert (await world.condition(name, "ModelCached"))["status"] == "False"
     await world.edit(name, SUSPENDED)
     await restart(world)
@@ -126,16 +128,20 @@ async def test_a_download_runs_on_the_node_of_the_engine_that_serves(world: Worl
     await world.until(name, "Ready")
 
 
-@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("unseen", [False, True])
 async def test_a_volume_that_was_made_anew_gets_the_model_again_before_the_engine_starts(
-    world: World, name: str, restarted: bool
+    world: World, name: str, unseen: bool
 ) -> None:
+    """Unseen: the operator is down meanwhile, and no pod holds the claim, as when their nodes are gone."""
     await world.apply(name, {"gpu": {"plan": PLAN}})
     await world.until(name, "Ready")
     await world.edit(name, SUSPENDED)
 
     async def freed() -> bool:
         return not await world.pods(name, "engine")
+
+    async def no_claim() -> bool:
+        return await world.get(kinds.PVC, f"{name}-model") is None
 
     await world.eventually(freed, what="the end of the engine")
     before = await jobs(world, name)
@@ -144,9 +150,16 @@ async def test_a_volume_that_was_made_anew_gets_the_model_again_before_the_engin
     # The API server's times have whole seconds.
     await asyncio.sleep(1.1)
     world.lab.nodes.behave("slow", component="fetch", namespace=world.namespace, seconds=3)
+    if unseen:
+        world.operator.kill()
+        await world.operator.wait()
+        for pod in await world.pods(name, "fetch"):
+            metadata = pod["metadata"]
+            await world.api.delete(kinds.POD, world.namespace, metadata["name"], uid=metadata["uid"])
     await world.api.delete(kinds.PVC, world.namespace, f"{name}-model", uid=claim["metadata"]["uid"])
-    if restarted:
-        await restart(world)
+    if unseen:
+        await world.eventually(no_claim, what="the end of the claim")
+        await world.operator.start()
 
     async def anew() -> bool:
         live = await world.get(kinds.PVC, f"{name}-model")

@@ -14,7 +14,7 @@ from ai_sandbox_operator.fetch.failures import FetchError, FetchFailure
 
 MIB = 2**20
 MODEL = "acme/large"
-#: The largest kind of index that is known: a mixture of experts in four bits, four tensors for each matrix.
+#: The largest kind of index: of a mixture of experts in four bits, with four tensors for each matrix.
 TENSORS = ("weight_packed", "weight_scale", "weight_global_scale", "input_global_scale")
 
 
@@ -27,7 +27,7 @@ def large(tensors: int) -> bytes:
     return json.dumps({"metadata": {"total_size": 1}, "weight_map": weights}, indent=2).encode()
 
 
-def test_an_index_of_the_largest_known_kind_is_read() -> None:
+def test_the_index_of_a_very_large_mixture_of_experts_is_read() -> None:
     content = large(190_000)
     assert len(content) < hub.MAX_SMALL
     assert len(hub.indexed_files(content, choose.INDEX)) == 48

@@ -71,7 +71,7 @@ class FakeClient(kube_client.KubeClient):
     async def delete(
         self, kind: kinds.Kind, namespace: str | None, name: str, *, uid: str, foreground: bool = False
     ) -> None:
-        await self._called("delete", kind, name)
+        await self._called("delete", kind, name, "Foreground" if foreground else "Background")
         held = self.objects.get((kind.kind, name))
         if held is not None:
             if held["metadata"]["uid"] != uid:

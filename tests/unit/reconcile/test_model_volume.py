@@ -11,10 +11,11 @@ import pytest
 from ai_sandbox_operator.api import names
 from ai_sandbox_operator.desired import common, engine, fetch, render, storage
 from ai_sandbox_operator.observed import seen
-from ai_sandbox_operator.reconcile import inputs, model_cache, model_volume, plan, views
+from ai_sandbox_operator.reconcile import execute, inputs, model_cache, model_volume, plan, views
 from unit.desired import samples
 from unit.observed.live import live, observed
-from unit.reconcile.things import with_facts
+from unit.reconcile.fake_client import FakeClient
+from unit.reconcile.things import Stage, with_facts
 
 Json = Any
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
@@ -161,6 +162,21 @@ def test_a_replaced_download_is_not_made_before_its_pods_are_gone() -> None:
     leaving = {**found, JOB: dataclasses.replace(found[JOB], deleting=True)}
     assert jobs(planned(NEXT, leaving)) == []
     assert f"Job {JOB[1]}" in planned(NEXT, leaving).waiting
+
+
+async def test_the_pods_of_a_deleted_download_go_before_its_record_and_of_nothing_else() -> None:
+    """The next download writes to the same volume."""
+    found = with_job(running(), beside=True)
+    steps = plan.Plan(
+        prune=tuple(plan.Delete(stage=Stage.WORKLOAD, record=found[key]) for key in (JOB, ENGINE))
+    )
+    client = FakeClient()
+    executor = execute.Executor(client, lambda kind, body: seen.observe(kind.kind, body))
+    await executor.execute(steps, namespace="team-a", uid=samples.UID)
+    assert dict(zip(client.calls, client.sent, strict=True)) == {
+        f"delete Job {JOB[1]}": "Foreground",
+        f"delete Deployment {ENGINE[1]}": "Background",
+    }
 
 
 def complete(*, claimed_at: str) -> Children:
