@@ -273,7 +273,9 @@ class Reconciler:
         memory.refusals = memory.refusals + 1 if outcome.refused or outcome.taken else 0
         if outcome.failures or outcome.taken:
             retries = [error.retry_after for _, error in outcome.failures if error.retry_after]
-            waits.append(max([min(2.0 ** (memory.refusals - 1), LONGEST_PAUSE), 1.0, *retries]))
+            # Bounded before it is raised: a float overflows at the 1024th doubling.
+            pause = min(2.0 ** min(memory.refusals - 1, 32), LONGEST_PAUSE)
+            waits.append(max([pause, 1.0, *retries]))
         if inputs.waiting_components(sandbox, own):
             waits.append(findings.EVERY if self._findings.trial(uid) == done.trial else 0.1)
         if judge_engine.serves(situation) and inputs.engine_unkept(sandbox, own):

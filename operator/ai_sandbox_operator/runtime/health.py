@@ -27,12 +27,14 @@ class Health:
         resync_age: Callable[[], float],
         resync_interval: float,
         started: Callable[[], bool],
+        refused: Callable[[], bool],
         before_scrape: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._resync_age = resync_age
         self._resync_interval = resync_interval
         self._started = started
+        self._refused = refused
         self._before_scrape = before_scrape
         self._born = clock()
         self._clock = clock
@@ -48,6 +50,8 @@ class Health:
 
     def ready(self) -> tuple[bool, str]:
         """Whether the process has a complete view. A standby is ready too: its cache is warm."""
+        if self._refused():
+            return False, "the API server refuses the credentials of the watch"
         if not self._started():
             return False, "waiting for the first complete list of all kinds"
         return self.alive()

@@ -163,10 +163,12 @@ async def _serve(
             missed=lambda: rounds.missed_total,
         )
     )
+    logins = watch.Logins()
     status = health.Health(
         resync_age=lambda: time.monotonic() - rounds.completed,
         resync_interval=settings.resync_interval,
         started=rounds.ready.is_set,
+        refused=lambda: logins.refused,
         before_scrape=before_scrape,
     )
     runner, port = await status.serve(settings.health_host, settings.health_port)
@@ -224,6 +226,7 @@ async def _serve(
                     store=seen,
                     add=work.add,
                     configuration=configuration,
+                    logins=logins,
                     namespaces=settings.namespaces,
                     ready=watch_ready,
                     stop=stop_watch,

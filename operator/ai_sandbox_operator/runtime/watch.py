@@ -11,6 +11,8 @@ import datetime
 import logging
 import random
 import socket
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
@@ -26,6 +28,10 @@ log = logging.getLogger(__name__)
 
 #: Reconnection of one watch; kopf reconnects from the last resource version without a new LIST.
 SERVER_TIMEOUT = 600
+#: Credentials last ten minutes, so more logins than these within so many seconds are answers to refusals.
+LOGINS, LOGINS_WITHIN = 3, 60.0
+#: Seconds before a further login. kopf itself would log in again at once, for as long as it is refused.
+LOGIN_PAUSE = 5.0
 
 
 class _NoDiffBase(kopf.DiffBaseStorage):
@@ -49,6 +55,23 @@ class _Backoffs:
         while True:
             yield delay * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load, no secret
             delay = min(delay * 2, 30.0)
+
+
+class Logins:
+    """When kopf logged in: it does so when credentials expire, and after each 401."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._times: deque[float] = deque(maxlen=LOGINS + 1)
+
+    def note(self) -> None:
+        """One more login."""
+        self._times.append(self._clock())
+
+    @property
+    def refused(self) -> bool:
+        """Whether the API server refuses the credentials of the watch again and again."""
+        return len(self._times) > LOGINS and self._clock() - self._times[0] < LOGINS_WITHIN
 
 
 def settings() -> kopf.OperatorSettings:
@@ -79,13 +102,20 @@ def settings() -> kopf.OperatorSettings:
 
 
 def registry(
-    store: stores.Store, add: Callable[[stores.Key], None], configuration: aio.Configuration
+    store: stores.Store,
+    add: Callable[[stores.Key], None],
+    configuration: aio.Configuration,
+    logins: Logins,
 ) -> kopf.OperatorRegistry:
     """One and the same handler for every kind."""
     chosen = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=chosen)
     async def login(**_: Any) -> kopf.ConnectionInfo:
+        logins.note()
+        if logins.refused:
+            log.warning("the API server refuses the credentials of the watch")
+            await _pause(LOGIN_PAUSE)
         return await _connection(configuration)
 
     for kind in kinds.WATCHED:
@@ -106,6 +136,7 @@ async def watch(
     store: stores.Store,
     add: Callable[[stores.Key], None],
     configuration: aio.Configuration,
+    logins: Logins,
     namespaces: Sequence[str],
     ready: asyncio.Event,
     stop: asyncio.Event,
@@ -118,7 +149,7 @@ async def watch(
     logging.getLogger("kopf").setLevel(logging.WARNING)
     scope: dict[str, Any] = {"namespaces": list(namespaces)} if namespaces else {"clusterwide": True}
     await kopf.operator(
-        registry=registry(store, add, configuration),
+        registry=registry(store, add, configuration, logins),
         settings=settings(),
         standalone=True,
         # Else kopf asks the accounts for the user's name, and the image's user has none; and DNS for its own.
@@ -129,6 +160,10 @@ async def watch(
     )
     if not stop.is_set():
         raise RuntimeError("the watch ended by itself")
+
+
+#: A name of its own, so that a test can hold it without holding kopf.
+_pause = asyncio.sleep
 
 
 async def _connection(configuration: aio.Configuration) -> kopf.ConnectionInfo:

@@ -19,6 +19,7 @@ class Signs:
     def __init__(self) -> None:
         self.age = 0.0
         self.started = True
+        self.refused = False
 
 
 @pytest.fixture
@@ -32,6 +33,7 @@ async def url(signs: Signs) -> AsyncIterator[str]:
         resync_age=lambda: signs.age,
         resync_interval=10.0,
         started=lambda: signs.started,
+        refused=lambda: signs.refused,
         before_scrape=lambda: None,
     )
     runner, port = await status.serve("127.0.0.1", 0)
@@ -54,6 +56,12 @@ async def test_a_process_lives_until_its_view_is_old_and_is_ready_once_it_is_who
     signs.started, signs.age = started, age
     assert (await asked(f"{url}/healthz"))[0] == alive
     assert (await asked(f"{url}/readyz"))[0] == ready
+
+
+async def test_a_process_whose_watch_is_refused_lives_and_is_not_ready(url: str, signs: Signs) -> None:
+    signs.refused = True
+    assert await asked(f"{url}/healthz") == (200, "ok\n")
+    assert await asked(f"{url}/readyz") == (503, "the API server refuses the credentials of the watch\n")
 
 
 async def test_a_scrape_that_takes_long_delays_nothing_else(

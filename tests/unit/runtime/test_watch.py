@@ -9,11 +9,12 @@ from typing import Any, cast
 
 import kopf
 import pytest
+from aiohttp import web
 from kubernetes.aio import client as aio
 from kubernetes.aio import config
 from kubernetes.aio.config import incluster_config
 
-from ai_sandbox_operator.runtime import watch
+from ai_sandbox_operator.runtime import store, watch
 from lab.cluster import certificates
 
 
@@ -30,6 +31,7 @@ async def test_the_image_needs_no_account_for_its_user(monkeypatch: pytest.Monke
         store=cast(Any, None),
         add=lambda _key: None,
         configuration=cast(Any, None),
+        logins=watch.Logins(),
         namespaces=(),
         ready=asyncio.Event(),
         stop=asyncio.Event(),
@@ -63,3 +65,63 @@ async def test_with_a_kubeconfig_kopf_gets_its_token(tmp_path: pathlib.Path) -> 
         config_file=str(path), client_configuration=configuration
     )
     assert (await watch._connection(configuration)).token == "eyJ.of.a-file"
+
+
+async def test_a_watch_that_is_refused_logs_in_every_few_seconds_and_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """kopf by itself logs in again at once after each 401, many times a second."""
+    paused = asyncio.Event()
+    asked: list[str] = []
+
+    async def refuse(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        return web.json_response({"kind": "Status", "code": 401}, status=401)
+
+    async def sleep(seconds: float) -> None:
+        assert seconds == watch.LOGIN_PAUSE
+        paused.set()
+        await asyncio.Event().wait()
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", refuse)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    configuration = aio.Configuration()
+    configuration.host = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    logins, stop = watch.Logins(), asyncio.Event()
+    monkeypatch.setattr(watch, "_pause", sleep)
+    task = asyncio.create_task(
+        watch.watch(
+            store=store.Store(),
+            add=lambda _key: None,
+            configuration=configuration,
+            logins=logins,
+            namespaces=(),
+            ready=asyncio.Event(),
+            stop=stop,
+        )
+    )
+    try:
+        await asyncio.wait_for(paused.wait(), 10)
+        assert logins.refused
+        assert asked.count("/apis") == watch.LOGINS
+    finally:
+        stop.set()
+        await asyncio.wait_for(task, 10)
+        await runner.cleanup()
+
+
+def test_logins_are_refused_only_while_they_are_many() -> None:
+    times = [0.0]
+    logins = watch.Logins(clock=lambda: times[-1])
+    for at in (0.0, 600.0, 1200.0, 1201.0, 1202.0):
+        times.append(at)
+        logins.note()
+        assert not logins.refused
+    times.append(1203.0)
+    logins.note()
+    assert logins.refused
+    times.append(1200.0 + watch.LOGINS_WITHIN)
+    assert not logins.refused
