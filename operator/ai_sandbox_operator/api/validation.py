@@ -19,7 +19,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 #: An address and a prefix length; Python alone would also take a netmask, a zone, or no length.
 _CIDR = re.compile(r"[0-9A-Fa-f.:]+/(0|[1-9][0-9]{0,2})", re.ASCII)
 
-
+#: Of an OpenID provider; the chat reaches port 443 only.
 _DISCOVERY = re.compile(r"https://(\[[^/?#\]]+\]|[^/:?#]+)(:443)?(/[^?#]*)?/\.well-known/")
 
 

@@ -21,7 +21,7 @@ from ai_sandbox_operator.linode import access, errors, models, release
 from ai_sandbox_operator.linode.client import LinodeClient
 from ai_sandbox_operator.linode.ownership import Owner
 
-from . import views
+from . import backoff, views
 
 log = logging.getLogger(__name__)
 
@@ -217,7 +217,7 @@ class Keeper:
 
     def _fail(self, key: Key, entry: _Entry, goal: Goal, error: Exception) -> None:
         entry.failures += 1
-        delay = min(LONGEST_RETRY, FIRST_RETRY * 2.0 ** min(entry.failures - 1, 32))
+        delay = backoff.pause(entry.failures, first=FIRST_RETRY, longest=LONGEST_RETRY)
         asked = getattr(error, "retry_after", None)
         entry.retry_at = self._clock() + max(delay, float(asked or 0.0))
         entry.checked_at = float("-inf")

@@ -23,6 +23,7 @@ from ai_sandbox_operator.kube import errors, events
 from ai_sandbox_operator.observed import seen
 
 from . import (
+    backoff,
     credentials,
     deletion,
     downloads,
@@ -273,8 +274,7 @@ class Reconciler:
         memory.refusals = memory.refusals + 1 if outcome.refused or outcome.taken else 0
         if outcome.failures or outcome.taken:
             retries = [error.retry_after for _, error in outcome.failures if error.retry_after]
-            # Bounded before it is raised: a float overflows at the 1024th doubling.
-            pause = min(2.0 ** min(memory.refusals - 1, 32), LONGEST_PAUSE)
+            pause = backoff.pause(memory.refusals, first=1.0, longest=LONGEST_PAUSE)
             waits.append(max([pause, 1.0, *retries]))
         if inputs.waiting_components(sandbox, own):
             waits.append(findings.EVERY if self._findings.trial(uid) == done.trial else 0.1)

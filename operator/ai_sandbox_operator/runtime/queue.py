@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
+from ai_sandbox_operator.reconcile import backoff
+
 log = logging.getLogger(__name__)
 
 K = TypeVar("K", bound=Hashable)
@@ -92,7 +94,10 @@ class WorkQueue(Generic[K]):
                     self.add(key, max(again, 0.01))
             except Exception as error:
                 self._failures[key] += 1
-                delay = min(self._longest_backoff, 2.0 ** min(self._failures[key] - 2, 32)) * self._jitter()
+                delay = (
+                    backoff.pause(self._failures[key], first=0.5, longest=self._longest_backoff)
+                    * self._jitter()
+                )
                 log.warning(
                     "pass failed", extra={"key": key, "error": repr(error), "retry_in": round(delay, 1)}
                 )
